@@ -1,0 +1,200 @@
+"""Reading one image or mask file, writing one mask file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from RVQCLib.dicom import is_dicom, read_series, series_shape
+from RVQCLib.files import RVQCError, whole_file
+from RVQCLib.nifti import is_nifti, read_nifti, read_nifti_shape, write_nifti
+from RVQCLib.stack import Geometry, Stack
+
+SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+_ITK_READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
+# ACDC writes 1 RV, 2 MYO, 3 LV.
+_TO_OURS = {"mnms2": np.array([0, 1, 2, 3], np.uint8), "acdc": np.array([0, 3, 2, 1], np.uint8)}
+
+
+def read_image(path: str | os.PathLike, *, view: str, phase: str, frame: int | None = None) -> Stack:
+    """Read an image of one view at one phase.
+
+    Parameters
+    ----------
+    path : .nii, .nii.gz, .nrrd, .mha, or a DICOM file, which stands for its whole series.
+    frame : which frame of a cine (from 0); None for a file that is no cine.
+
+    Returns
+    -------
+    Stack with float32 pixels (slices, rows, columns).
+
+    Raises
+    ------
+    RVQCError
+        The file is missing, unreadable, truncated or no image; it has no slice axis, several values a pixel, spacing
+        that is not positive, NaN or infinite pixels, one constant value, or only the values of a label map.
+    """
+    pixels, geometry = _read(path)
+    if pixels.ndim == 4 and frame is None:
+        raise RVQCError(f"{path} is a cine of {len(pixels)} frames; say which frame is {phase or 'meant'}.")
+    if frame is not None:
+        if pixels.ndim == 3 or not 0 <= frame < len(pixels):
+            frames = len(pixels) if pixels.ndim == 4 else 1
+            raise RVQCError(f"{path} has no frame {frame} (its {frames} count from 0); give another file or frame.")
+        pixels = pixels[frame]
+    return Stack(_checked(pixels, path), geometry, view, phase, str(path))
+
+
+def read_cine(path: str | os.PathLike, *, view: str) -> list[Stack]:
+    """Read all frames of a cine in time order; their phase is "" until ED and ES are picked. Raises as `read_image`."""
+    pixels, geometry = _read(path)
+    if pixels.ndim == 3:
+        raise RVQCError(f"{path} is one frame, not a cine; read it as an image.")
+    return [Stack(frame, geometry, view, "", str(path)) for frame in _checked(pixels, path)]
+
+
+def read_mask(path: str | os.PathLike, *, view: str, phase: str, convention: str = "auto") -> Stack:
+    """Read a label map as uint8 with 1 LV, 2 MYO, 3 RV.
+
+    Parameters
+    ----------
+    convention : "mnms2" (ours), "acdc" (1 RV, 2 MYO, 3 LV; exchanged here) or "auto", which for a bare file is
+        "mnms2": its numbers do not tell.
+
+    Raises
+    ------
+    RVQCError
+        As `read_image`, or the values are not whole numbers from 0 to 3.
+    """
+    if convention not in ("auto", *_TO_OURS):
+        raise ValueError(f'convention must be "auto", "mnms2" or "acdc", not {convention!r}.')
+    values, geometry = _read(path)
+    if values.ndim == 4:
+        raise RVQCError(f"{path} is a series of {len(values)} label maps; give one file a phase.")
+    with np.errstate(invalid="ignore"):
+        labels = values.astype(np.uint8)
+    if not (np.array_equal(labels, values) and labels.max() <= 3):
+        raise RVQCError(f"{path} has values other than the labels 0, 1, 2, 3; give a label map (1 LV, 2 MYO, 3 RV).")
+    return Stack(_TO_OURS["mnms2" if convention == "auto" else convention][labels], geometry, view, phase, str(path))
+
+
+def write_mask(mask: Stack, path: str | os.PathLike) -> None:
+    """Write labels as uint8 with exactly the geometry that they came with; the file appears whole or not at all.
+
+    Raises
+    ------
+    RVQCError
+        The suffix is none of `SUFFIXES`.
+    OSError
+        The disk is full or refuses.
+    """
+    if mask.pixels.dtype != np.uint8:
+        raise ValueError(f"A mask is uint8, not {mask.pixels.dtype}.")
+    if is_nifti(path):
+        return write_nifti(mask.pixels, mask.geometry, path)
+    if Path(path).suffix.lower() not in _ITK_READERS:
+        raise RVQCError(f"{path} has no suffix that masks are written in; choose one of {', '.join(SUFFIXES)}.")
+    image = sitk.GetImageFromArray(mask.pixels)
+    image.SetOrigin(mask.geometry.origin)
+    image.SetSpacing(mask.geometry.spacing)
+    image.SetDirection(mask.geometry.direction)
+    with whole_file(path) as part:
+        try:
+            sitk.WriteImage(image, str(part), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(f"{path} could not be written; is the disk full?") from error
+
+
+def image_shape(path: str | os.PathLike) -> tuple[int, ...]:
+    """([frames,] slices, rows, columns) of an image file, from its header alone. Raises RVQCError as `read_image`."""
+    _openable(path)
+    if is_nifti(path):
+        return read_nifti_shape(path)
+    if Path(path).suffix.lower() not in _ITK_READERS:
+        return series_shape(path)
+    reader = _itk_reader(path)
+    with _readable(path):
+        reader.ReadImageInformation()
+    return tuple(reversed(reader.GetSize()))
+
+
+def _read(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
+    _openable(path)
+    if is_nifti(path):
+        return read_nifti(path)
+    if Path(path).suffix.lower() in _ITK_READERS:
+        return _read_itk(path)
+    if is_dicom(path):
+        return read_series(path)
+    raise RVQCError(f"{path} is of no format that RVQC reads; give {', '.join(SUFFIXES)} or DICOM.")
+
+
+def _openable(path: str | os.PathLike) -> None:
+    if Path(path).is_dir():
+        raise RVQCError(f"{path} is a folder; give an image file.")
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise RVQCError(f"{path} cannot be opened ({error.strerror}); check its name and your permission.") from error
+
+
+def _read_itk(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
+    _check_meta_spacing(path)
+    with _readable(path):
+        image = _itk_reader(path).Execute()
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise RVQCError(f"{path} holds colours or several values a pixel; give a greyscale image or a label map.")
+    dimension = image.GetDimension()
+    if dimension < 3:
+        raise RVQCError(f"{path} is two-dimensional; give a stack of slices (one slice is enough, with a slice axis).")
+    pixels = sitk.GetArrayFromImage(image)
+    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    geometry = Geometry(image.GetOrigin()[:3], image.GetSpacing()[:3], tuple(direction.ravel()))
+    return (pixels[0] if dimension == 4 and len(pixels) == 1 else pixels), geometry
+
+
+def _itk_reader(path: str | os.PathLike) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    # By suffix: left alone, ITK opens whatever the bytes are, a JPEG named .mha too.
+    reader.SetImageIO(_ITK_READERS[Path(path).suffix.lower()])
+    reader.SetFileName(str(path))
+    return reader
+
+
+@contextmanager
+def _readable(path: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "spacing" in str(error):
+            raise RVQCError(f"{path} has a spacing that is not positive; correct its header.") from error
+        raise RVQCError(f"{path} is truncated, damaged or no image; copy or export it again.") from error
+
+
+def _check_meta_spacing(path: str | os.PathLike) -> None:
+    """ITK turns the negative spacing of a .mha into a flip without a word."""
+    with open(path, "rb") as stream:
+        found = re.search(rb"^ElementSpacing\s*=([^\r\n]*)", stream.read(8192), re.MULTILINE)
+    if found and b"-" in re.sub(rb"[eE]-", b"", found[1]):
+        raise RVQCError(f"{path} has a negative spacing ({found[1].decode('ascii', 'replace').strip()}); correct it.")
+
+
+def _checked(pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    """float32 pixels of what can be an image."""
+    with np.errstate(over="ignore"):
+        image = pixels.astype(np.float32)
+    low, high = float(image.min()), float(image.max())
+    if not np.isfinite([low, high]).all():
+        raise RVQCError(f"{path} has pixels that are not finite (NaN or infinite); export it again.")
+    if low == high:
+        raise RVQCError(f"{path} has the same value everywhere ({low:g}); give the image itself.")
+    if low >= 0 and high <= 3 and np.array_equal(image, np.round(image)):
+        raise RVQCError(f"{path} is a label map (values 0 to 3 only), not an image; give the image that it labels.")
+    return image

@@ -1,0 +1,321 @@
+"""How studies lie on a disk: which file of a folder is which view and phase of which study."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from RVQCLib.dicom import is_dicom, list_series
+from RVQCLib.files import RVQCError
+from RVQCLib.images import SUFFIXES, image_shape, read_cine, read_image, read_mask
+from RVQCLib.stack import PHASES, VIEWS, Stack, Study
+
+log = logging.getLogger(__name__)
+Key = tuple[str, str]
+Entry = Path | tuple[Path, int]
+_VIEW_WORDS = {"sa": "SA", "sax": "SA", "la": "LA", "lax": "LA", "4ch": "LA"}
+_PHASE_WORDS = {"ed": "ED", "es": "ES"}
+_LABEL_WORDS = {"gt", "mask", "label", "labels", "seg"}
+_CINE_WORDS = {"cine", "4d"}
+_ACDC = re.compile(r"(.+)_(?:frame(\d+)|(4d))(_gt)?", re.IGNORECASE)
+_MNMS2 = re.compile(r"(\d+)_(SA|LA)_(ED|ES|CINE)(_gt)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StudySource:
+    """A study on the disk: which file is which view and phase, and why it cannot be read, if so.
+
+    Parameters
+    ----------
+    images, labels : file of every (view, phase); of a cine a pair (file, frame from 0), and for a cine whose phases are
+        still to be picked the file under (view, ""). A DICOM file stands for its whole series.
+    layout : "acdc", "mnms2", "plain", "file", "cine", "dicom", or "" where no image was found.
+    problems : sentences; a study with any is listed but not loaded.
+    """
+
+    name: str
+    images: dict[Key, Entry] = field(default_factory=dict)
+    labels: dict[Key, Entry] = field(default_factory=dict)
+    group: str = ""
+    vendor: str = ""
+    layout: str = "plain"
+    problems: tuple[str, ...] = ()
+
+    def load(self, labels: bool = False) -> Study:
+        """Read the study; with `labels` the true masks as well, where there are any.
+
+        Raises
+        ------
+        RVQCError
+            The study has problems, a file cannot be read, or a mask has not the shape of its image.
+        """
+        if self.problems:
+            raise RVQCError(self.problems[0])
+        stacks = tuple(
+            read_image(path, view=view, phase=phase, frame=frame)
+            for (view, phase), (path, frame) in _entries(self.images)
+            if phase
+        )
+        cines = tuple(
+            tuple(read_cine(path, view=view)) for (view, phase), (path, _) in _entries(self.images) if not phase
+        )
+        study = Study(self.name, stacks, (), self.group, self.vendor, cines)
+        return replace(study, labels=tuple(self._masks(study))) if labels else study
+
+    def _masks(self, study: Study) -> Iterable[Stack]:
+        convention = "acdc" if self.layout == "acdc" else "mnms2"
+        for (view, phase), (path, _) in _entries(self.labels):
+            mask, image = read_mask(path, view=view, phase=phase, convention=convention), study.stack(view, phase)
+            if image is None:
+                continue
+            if mask.pixels.shape != image.pixels.shape:
+                sizes = " and ".join(" x ".join(map(str, stack.pixels.shape)) for stack in (mask, image))
+                raise RVQCError(f"{path} has not the shape of its image {image.source} ({sizes}); give the mask of it.")
+            yield mask
+
+
+def _entries(files: dict[Key, Entry]) -> list[tuple[Key, tuple[Path, int | None]]]:
+    return [(key, entry if isinstance(entry, tuple) else (entry, None)) for key, entry in files.items()]
+
+
+def in_folder(folder: Path) -> list[StudySource]:
+    """The studies whose files lie directly in a folder; empty where it holds no image."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    images = [path for path in files if _stem(path) is not None]
+    if (folder / "Info.cfg").is_file() or any((found := _ACDC.fullmatch(_stem(path))) and found[2] for path in images):
+        return [_acdc(folder, images)]
+    if images:
+        return _plain(folder, images)
+    return [_dicom(folder)] if any(map(_has_dicom, files[:3])) else []
+
+
+def one_file(path: Path) -> StudySource:
+    """A single file as a study: a frame of an ACDC study, a cine, a DICOM series, or one stack.
+
+    The view is told by the name, else by the number of slices (one: LA); the phase by the name, else it is ED.
+    """
+    if _stem(path) is None:
+        if not path.is_file() or not _has_dicom(path):
+            raise RVQCError(f"{path} is of no format that RVQC reads; give {', '.join(SUFFIXES)} or DICOM.")
+        cine, slices = _size(path)
+        view = "SA" if slices > 1 else "LA"
+        return StudySource(_name(path.parent), {(view, "" if cine else "ED"): path}, layout="dicom")
+    if (path.parent / "Info.cfg").is_file():
+        study = in_folder(path.parent)[0]
+        images = {key: entry for key, entry in study.images.items() if entry == path}
+        if images:
+            labels = {key: entry for key, entry in study.labels.items() if key in images}
+            return replace(study, images=images, labels=labels, problems=())
+    file = _classify(path)
+    view, phase = _settle(file)
+    return StudySource(file.study or _stem(path), {(view, phase): path}, layout="file" if phase else "cine")
+
+
+def mixed(folder: Path, studies: list[StudySource]) -> StudySource:
+    """What stands for a folder that should hold one study and holds several."""
+    names = ", ".join(study.name for study in studies[:4]) + (", …" if len(studies) > 4 else "")
+    problem = f"{folder} mixes the files of {len(studies)} studies ({names}); give every study a folder of its own."
+    return StudySource(_name(folder), problems=(problem,))
+
+
+def _name(folder: Path) -> str:
+    return Path(os.path.abspath(folder)).name
+
+
+def _stem(path: Path) -> str | None:
+    """The name without its image suffix; None where it has none."""
+    suffix = next(
+        (suffix for suffix in (".nii.gz", ".nii", ".nrrd", ".mha") if path.name.lower().endswith(suffix)), None
+    )
+    return path.name[: -len(suffix)] if suffix else None
+
+
+def _size(path: Path) -> tuple[bool, int]:
+    """Whether a file is a cine, and its number of slices."""
+    shape = image_shape(path)
+    if len(shape) < 3:
+        raise RVQCError(f"{path} is two-dimensional; give a stack of slices (one slice is enough, with a slice axis).")
+    return len(shape) > 3, shape[-3]
+
+
+# ACDC -----------------------------------------------------------------------------------------------------------------
+
+
+def _acdc(folder: Path, images: list[Path]) -> StudySource:
+    """patient001_frame01.nii.gz, …_gt.nii.gz; ED, ES and Group in Info.cfg. Short axis only."""
+    name = _name(folder)
+    files, prefixes = {}, set()
+    for path in images:
+        if found := _ACDC.fullmatch(_stem(path)):
+            prefixes.add(found[1])
+            files[int(found[2] or 0), bool(found[4])] = path
+    if len(prefixes) > 1:
+        return mixed(folder, [StudySource(prefix) for prefix in sorted(prefixes)])
+    try:
+        info = _info(folder)
+        frames = {phase: int(info[phase]) for phase in PHASES}
+    except (OSError, UnicodeDecodeError, KeyError, ValueError):
+        problem = f"{folder / 'Info.cfg'} does not say which frames are ED and ES (lines ED: and ES:); restore it."
+        return StudySource(name, layout="acdc", problems=(problem,))
+    chosen, problems = {}, []
+    for phase, frame in frames.items():
+        if (frame, False) in files:
+            chosen["SA", phase] = files[frame, False]
+        elif (0, False) in files:
+            chosen["SA", phase] = (files[0, False], frame - 1)
+        else:
+            missing = folder / f"{min(prefixes, default=name)}_frame{frame:02d}.nii.gz"
+            problems.append(f"{missing} is missing, the {phase} image of {name}; restore it.")
+    labels = {("SA", phase): files[frame, True] for phase, frame in frames.items() if (frame, True) in files}
+    return StudySource(name, chosen, labels, info.get("Group", ""), "", "acdc", tuple(problems))
+
+
+def _info(folder: Path) -> dict[str, str]:
+    lines = (folder / "Info.cfg").read_text(encoding="utf-8").splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+# M&Ms-2 and plain folders ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    study: str
+    view: str
+    phase: str
+    label: bool
+    cine: bool
+
+
+def _classify(path: Path) -> _File:
+    """What the words of a file's name say; what is left of the name is the study."""
+    view = phase = study = ""
+    label = cine = False
+    for gap, word in re.findall(r"([\W_]*)([^\W_]+)", _stem(path)):
+        small = word.lower()
+        if small in _VIEW_WORDS:
+            view = _VIEW_WORDS[small]
+        elif small in _PHASE_WORDS:
+            phase = _PHASE_WORDS[small]
+        elif small in _LABEL_WORDS:
+            label = True
+        elif small in _CINE_WORDS:
+            cine = True
+        else:
+            study += gap + word if study else word
+    return _File(path, study, view, phase, label, cine)
+
+
+def _settle(file: _File) -> Key:
+    """View and phase, with the file's header where the name leaves something open; the phase of a cine is ""."""
+    cine, slices = file.cine, 2
+    if not (file.view and (file.phase or file.cine)):
+        cine, slices = _size(file.path)
+    return file.view or ("SA" if slices > 1 else "LA"), file.phase or ("" if cine else "ED")
+
+
+def _plain(folder: Path, images: list[Path]) -> list[StudySource]:
+    """Files grouped by what their names say beside view and phase."""
+    groups: dict[str, list[_File]] = defaultdict(list)
+    for path in images:
+        file = _classify(path)
+        groups[file.study].append(file)
+    # A name that says nothing but view and phase belongs to the folder's study.
+    return [_group(folder, study or _name(folder), files) for study, files in sorted(groups.items())]
+
+
+def _group(folder: Path, name: str, files: list[_File]) -> StudySource:
+    mnms2 = all(_MNMS2.fullmatch(_stem(file.path)) for file in files)
+    images: dict[Key, Path] = {}
+    labels: dict[Key, Path] = {}
+    problems: list[str] = []
+    for file in files:
+        try:
+            key = _settle(file)
+        except RVQCError as error:
+            problems.append(str(error))
+            continue
+        kind = labels if file.label else images
+        if key in kind:
+            twice = "_".join(filter(None, key))
+            problems.append(
+                f"{kind[key]} and {file.path.name} both look like {twice}; say SA or LA, ED or ES in names."
+            )
+        kind.setdefault(key, file.path)
+    problems += _gaps(folder, name, images, mnms2)
+    group, vendor = _dataset_information(folder) if mnms2 else ("", "")
+    images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
+    layout = "mnms2" if mnms2 else "plain" if any(phase for _, phase in images) else "cine"
+    return StudySource(name, images, dict(_ordered(labels)), group, vendor, layout, tuple(problems))
+
+
+def _ordered(files: dict[Key, Path]) -> list[tuple[Key, Path]]:
+    keys = [(view, phase) for view in VIEWS for phase in (*PHASES, "")]
+    return [(key, files[key]) for key in keys if key in files]
+
+
+def _gaps(folder: Path, name: str, images: dict[Key, Path], mnms2: bool) -> list[str]:
+    """Views that lack a phase: ED always, ES where the layout promises it; a cine makes up for both."""
+    problems = [] if images else [f"{folder} holds no image of {name}; add it."]
+    for view in VIEWS:
+        has = {phase for phase in (*PHASES, "") if (view, phase) in images}
+        needed = PHASES if mnms2 else ("ED",)
+        if has and "" not in has:
+            problems += [
+                f"{folder / f'{name}_{view}_{phase}.nii.gz'} is missing, the {phase} image of view {view}; add it."
+                for phase in needed
+                if phase not in has
+            ]
+    return problems
+
+
+def _dataset_information(folder: Path) -> tuple[str, str]:
+    """Disease and vendor from dataset_information.csv beside the studies' folders, or one folder higher."""
+    above = Path(os.path.abspath(folder)).parent
+    table = next(
+        (t for t in (above / "dataset_information.csv", above.parent / "dataset_information.csv") if t.is_file()), None
+    )
+    if table is None or not _name(folder).isdigit():
+        return "", ""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as stream:
+            for row in csv.DictReader(stream):
+                if (row.get("SUBJECT_CODE") or "").strip().lstrip("0") == _name(folder).lstrip("0"):
+                    return (row.get("DISEASE") or "").strip(), (row.get("VENDOR") or "").strip()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        log.warning("%s cannot be read (%s); disease and vendor stay unknown", table, error)
+    return "", ""
+
+
+# DICOM ----------------------------------------------------------------------------------------------------------------
+
+
+def _has_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
+
+
+def _dicom(folder: Path) -> StudySource:
+    images: dict[Key, Path] = {}
+    problems = []
+    try:
+        for path, description in list_series(folder):
+            words = _classify(Path(f"{description}.nii"))
+            cine, slices = _size(path)
+            key = (words.view or ("SA" if slices > 1 else "LA"), words.phase or ("" if cine else "ED"))
+            if key in images:
+                twice = "_".join(filter(None, key))
+                problems.append(f"{folder} holds two series that look like {twice}; give each a folder of its own.")
+            images.setdefault(key, path)
+    except RVQCError as error:
+        problems.append(str(error))
+    return StudySource(_name(folder), images, layout="dicom", problems=tuple(problems))

@@ -1,0 +1,81 @@
+"""files.py: files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+
+from RVQCLib.files import BundleError, RVQCError, read_json, sha256, whole_file, whole_folder, write_json
+
+
+def test_a_whole_file_appears_with_the_suffix_that_writers_look_at(tmp_path):
+    target = tmp_path / "new folder" / "maß.nii.gz"
+    with whole_file(target) as part:
+        assert part.name.endswith(".nii.gz") and not target.exists()
+        part.write_bytes(b"all")
+    assert target.read_bytes() == b"all"
+    assert os.listdir(target.parent) == ["maß.nii.gz"]
+
+
+def test_an_error_leaves_the_old_file_and_no_part(tmp_path):
+    target = tmp_path / "mask.nii"
+    target.write_bytes(b"old")
+    with pytest.raises(OSError, match="disk full"), whole_file(target) as part:
+        part.write_bytes(b"ha")
+        raise OSError("disk full")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["mask.nii"]
+
+
+def test_a_whole_folder_replaces_the_old_one(tmp_path):
+    target = tmp_path / "study"
+    target.mkdir()
+    (target / "stale.nii").touch()
+    with whole_folder(target) as part:
+        (part / "fresh.nii").touch()
+        assert (target / "stale.nii").exists()
+    assert os.listdir(target) == ["fresh.nii"]
+    assert os.listdir(tmp_path) == ["study"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path):
+    target = tmp_path / "study"
+    target.mkdir()
+    (target / "old.nii").touch()
+    with pytest.raises(RuntimeError), whole_folder(target) as part:
+        (part / "fresh.nii").touch()
+        raise RuntimeError
+    assert os.listdir(target) == ["old.nii"]
+    assert os.listdir(tmp_path) == ["study"]
+
+
+def test_json_comes_back_and_refuses_nan(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"RV": [1, 0.5, None], "name": "Jürgen"})
+    assert read_json(path) == {"RV": [1, 0.5, None], "name": "Jürgen"}
+    assert "Jürgen" in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError):
+        write_json(path, {"hd": float("nan")})
+    assert read_json(path)["name"] == "Jürgen"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", None])
+def test_broken_json_is_named(tmp_path, content):
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RVQCError, match=r"broken\.json"):
+        read_json(path)
+
+
+def test_sha256(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert sha256(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_errors_are_value_errors():
+    assert issubclass(BundleError, RVQCError) and issubclass(RVQCError, ValueError)

@@ -1,0 +1,400 @@
+"""study.py, layouts.py, stack.py: studies found, recognised and read."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from test_images import affine_bytes, write_dicom
+
+from RVQCLib import study
+from RVQCLib.files import RVQCError
+from RVQCLib.study import Geometry, Stack, Study
+
+IMAGE = np.arange(2 * 4 * 5, dtype=np.int16).reshape(2, 4, 5)
+LABELS = (np.arange(2 * 4 * 5) % 4).reshape(2, 4, 5).astype(np.uint8)
+
+
+def put(path: Path, pixels: np.ndarray = IMAGE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(pixels, isVector=False)
+    image.SetSpacing((1.5, 1.5, 10.0, 1.0)[: pixels.ndim])
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def put_acdc(root: Path, name: str, *, ed: int = 1, es: int = 12, without: tuple[str, ...] = ()) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "Info.cfg").write_text(f"ED: {ed}\nES: {es}\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n")
+    for frame in (ed, es):
+        for suffix, pixels in (("", IMAGE + frame), ("_gt", LABELS)):
+            file = f"{name}_frame{frame:02d}{suffix}.nii.gz"
+            if file not in without:
+                put(folder / file, pixels)
+    return folder
+
+
+def put_mnms2(root: Path, name: str, *, without: tuple[str, ...] = ()) -> Path:
+    for view, slices in (("SA", 2), ("LA", 1)):
+        for phase in ("ED", "ES"):
+            for suffix, pixels in (("", IMAGE), ("_gt", LABELS)):
+                file = f"{name}_{view}_{phase}{suffix}.nii.gz"
+                if file not in without:
+                    put(root / name / file, pixels[:slices])
+        put(root / name / f"{name}_{view}_CINE.nii.gz", np.stack([IMAGE[:slices]] * 3))
+    return root / name
+
+
+def names(stacks) -> list[str]:
+    return [stack.name for stack in stacks]
+
+
+def refused(words: str, call, *arguments) -> str:
+    with pytest.raises(RVQCError, match=words) as caught:
+        call(*arguments)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith("."), sentence
+    return sentence
+
+
+# Types ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_cannot_be_built_wrong():
+    good = Stack(np.zeros((2, 3, 4), np.float32), Geometry(), "SA", "ED")
+    assert good.name == "SA_ED" and good.with_pixels(np.ones((2, 3, 4), np.uint8)).geometry is good.geometry
+    for pixels, view, phase in [
+        (np.zeros((3, 4), np.float32), "SA", "ED"),
+        (np.zeros((0, 3, 4), np.float32), "SA", "ED"),
+        (np.zeros((2, 3, 4), np.int16), "SA", "ED"),
+        (np.zeros((2, 3, 4), np.float32), "sa", "ED"),
+        (np.zeros((2, 3, 4), np.float32), "SA", "MID"),
+    ]:
+        with pytest.raises(ValueError, match="Stack"):
+            Stack(pixels, Geometry(), view, phase)
+    with pytest.raises(ValueError, match="do not fit"):
+        good.with_pixels(np.ones((2, 3, 5), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spacing": (0, 1, 1)},
+        {"spacing": (1, -1, 1)},
+        {"spacing": (1, 1)},
+        {"origin": (0, float("nan"), 0)},
+        {"direction": (1, 0, 0, 1, 0, 0, 0, 0, 1)},
+    ],
+)
+def test_a_geometry_cannot_be_built_wrong(wrong):
+    with pytest.raises(ValueError, match="Geometry"):
+        Geometry(**wrong)
+
+
+def test_geometries_compare_by_place_and_hide_their_header():
+    assert Geometry(nifti_header=b"abc") == Geometry() and "abc" not in repr(Geometry(nifti_header=b"abc"))
+    assert Geometry(spacing=(1, 2, 3)).spacing_zyx == (3.0, 2.0, 1.0)
+
+
+def test_volumes_by_hand():
+    pixels = np.zeros((2, 5, 5), np.uint8)
+    pixels[0, :2] = 1  # 10 voxels of LV
+    pixels[1, 0, :3] = 2  # 3 of MYO
+    pixels[1, 4] = 3  # 5 of RV
+    mask = Stack(pixels, Geometry(spacing=(2.0, 2.5, 8.0)), "SA", "ED")  # 40 mm3 a voxel
+    assert study.structure_volumes_ml(mask) == pytest.approx({"RV": 0.2, "LV": 0.4, "MYO": 0.12})
+
+
+def test_phases_are_chosen_from_a_cine():
+    frames = tuple(Stack(np.full((1, 2, 2), t, np.float32), Geometry(), "LA", "") for t in range(4))
+    short = Stack(np.ones((1, 2, 2), np.float32), Geometry(), "SA", "ED")
+    chosen = Study("a", (short,), cines=(frames,)).with_phases("LA", ed=0, es=2)
+    assert names(chosen.stacks) == ["SA_ED", "LA_ED", "LA_ES"]
+    assert chosen.stack("LA", "ES").pixels[0, 0, 0] == 2
+    again = chosen.with_phases("LA", ed=1, es=3)
+    assert names(again.stacks) == ["SA_ED", "LA_ED", "LA_ES"] and again.stack("LA", "ED").pixels[0, 0, 0] == 1
+    with pytest.raises(ValueError, match="no SA cine"):
+        chosen.with_phases("SA", ed=0, es=1)
+
+
+def test_reading_costs_no_torch():
+    code = "import sys; import RVQCLib.study; sys.exit('torch' in sys.modules)"
+    root = Path(study.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+# ACDC -----------------------------------------------------------------------------------------------------------------
+
+
+def test_acdc_layout(tmp_path):
+    put_acdc(tmp_path, "patient002")
+    put_acdc(tmp_path, "patient001", ed=4, es=14)
+    (tmp_path / "MANDATORY_CITATION.md").touch()
+    (tmp_path / ".hidden").mkdir()
+    first, second = study.find_studies(tmp_path)
+    assert (first.name, second.name) == ("patient001", "patient002")
+    assert (first.layout, first.group, first.problems) == ("acdc", "DCM", ())
+    assert pickle.loads(pickle.dumps(first)) == first
+    loaded = first.load(labels=True)
+    assert names(loaded.stacks) == names(loaded.labels) == ["SA_ED", "SA_ES"]
+    assert loaded.stack("SA", "ED").pixels[0, 0, 0] == 4 and loaded.stack("SA", "ES").pixels[0, 0, 0] == 14
+    assert loaded.stack("LA", "ED") is None and loaded.label("LA", "ED") is None
+    # ACDC: 1 RV, 2 MYO, 3 LV; ours: 1 LV, 2 MYO, 3 RV.
+    assert np.array_equal(loaded.label("SA", "ED").pixels, np.array([0, 3, 2, 1])[LABELS])
+    alone = study.read_study(tmp_path / "patient001")
+    assert alone.name == "patient001" and alone.labels == () and alone.group == "DCM"
+
+
+def test_acdc_frames_from_the_cine_where_they_were_not_cut_out(tmp_path):
+    folder = put_acdc(tmp_path, "patient001", es=3, without=("patient001_frame01.nii.gz", "patient001_frame03.nii.gz"))
+    put(folder / "patient001_4d.nii.gz", np.stack([IMAGE + 100 * frame for frame in range(1, 6)]))
+    loaded = study.read_study(folder, labels=True)
+    assert loaded.stack("SA", "ED").pixels[0, 0, 0] == 100 and loaded.stack("SA", "ES").pixels[0, 0, 0] == 300
+    assert len(loaded.labels) == 2
+
+
+def test_one_acdc_frame_knows_its_phase_and_convention(tmp_path):
+    folder = put_acdc(tmp_path, "patient001")
+    loaded = study.read_study(folder / "patient001_frame12.nii.gz", labels=True)
+    assert names(loaded.stacks) == names(loaded.labels) == ["SA_ES"] and loaded.name == "patient001"
+    assert np.array_equal(loaded.labels[0].pixels, np.array([0, 3, 2, 1])[LABELS])
+
+
+@pytest.mark.parametrize("phase, file", [("ED", "patient001_frame01.nii.gz"), ("ES", "patient001_frame12.nii.gz")])
+def test_acdc_without_a_phase_says_which_file_is_missing(tmp_path, phase, file):
+    put_acdc(tmp_path, "patient001", without=(file,))
+    put_acdc(tmp_path, "patient002")
+    sentence = refused(file, study.read_study, tmp_path / "patient001")
+    assert f"the {phase} image" in sentence
+    bad, good = study.find_studies(tmp_path)
+    assert bad.problems == (sentence,) and good.problems == ()
+
+
+@pytest.mark.parametrize("content", [None, "", "ED: 1\nGroup: DCM\n", "ED: one\nES: 12\n"])
+def test_acdc_without_a_usable_info(tmp_path, content):
+    folder = put_acdc(tmp_path, "patient001")
+    (folder / "Info.cfg").unlink()
+    if content is not None:
+        (folder / "Info.cfg").write_text(content)
+    refused(r"Info\.cfg does not say", study.read_study, folder)
+
+
+def test_two_acdc_studies_mixed(tmp_path):
+    folder = put_acdc(tmp_path, "patient001")
+    put(folder / "patient002_frame01.nii.gz")
+    assert "patient001, patient002" in refused("mixes the files of 2 studies", study.read_study, folder)
+    put_acdc(tmp_path, "patient003")
+    assert [bool(source.problems) for source in study.find_studies(tmp_path)] == [True, False]
+
+
+def test_real_acdc(acdc, tmp_path):
+    sources = study.find_studies(acdc)
+    assert len(sources) == 100 and not any(source.problems for source in sources)
+    assert {source.group for source in sources} == {"DCM", "HCM", "MINF", "NOR", "RV"}
+    source = sources[40]
+    loaded = source.load(labels=True)
+    for phase in ("ED", "ES"):
+        seen = sitk.ReadImage(str(source.images["SA", phase]))
+        image = loaded.stack("SA", phase)
+        assert np.array_equal(image.pixels, sitk.GetArrayFromImage(seen))
+        assert image.geometry == Geometry(seen.GetOrigin(), seen.GetSpacing(), seen.GetDirection())
+        study.write_mask(loaded.label("SA", phase), tmp_path / "mask.nii.gz")
+        assert affine_bytes(tmp_path / "mask.nii.gz") == affine_bytes(source.labels["SA", phase])
+        raw = sitk.GetArrayFromImage(sitk.ReadImage(str(source.labels["SA", phase])))
+        ours = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "mask.nii.gz")))
+        assert all(np.array_equal(ours == a, raw == b) for a, b in ((1, 3), (2, 2), (3, 1)))
+    volumes = {phase: study.structure_volumes_ml(loaded.label("SA", phase)) for phase in ("ED", "ES")}
+    assert volumes["ED"]["LV"] > volumes["ES"]["LV"] and volumes["ED"]["RV"] > volumes["ES"]["RV"]
+
+
+# M&Ms-2 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_mnms2_layout(tmp_path):
+    put_mnms2(tmp_path, "002")
+    put_mnms2(tmp_path, "010")
+    (tmp_path / "dataset_information.csv").write_text(
+        "SUBJECT_CODE,DISEASE,VENDOR,SCANNER,FIELD\n2,LV,SIEMENS,Avanto,1.5\n10,FALL,Philips,Achieva,3.0\n"
+    )
+    first, second = study.find_studies(tmp_path)
+    assert (first.name, first.layout, first.group, first.vendor) == ("002", "mnms2", "LV", "SIEMENS")
+    assert (second.name, second.group, second.vendor, second.problems) == ("010", "FALL", "Philips", ())
+    loaded = study.read_study(tmp_path / "010", labels=True)
+    assert names(loaded.stacks) == names(loaded.labels) == ["SA_ED", "SA_ES", "LA_ED", "LA_ES"]
+    assert loaded.vendor == "Philips" and loaded.cines == ()
+    assert loaded.stack("LA", "ED").pixels.shape == (1, 4, 5)
+    assert np.array_equal(loaded.label("SA", "ES").pixels, LABELS)
+
+
+def test_mnms2_table_one_folder_higher_missing_or_broken(tmp_path):
+    put_mnms2(tmp_path / "dataset", "002")
+    assert study.find_studies(tmp_path)[0].group == ""
+    (tmp_path / "dataset_information.csv").write_bytes(b"\xef\xbb\xbfSUBJECT_CODE,DISEASE\r\n002,TRI\r\n")
+    source = study.find_studies(tmp_path)[0]
+    assert (source.name, source.group, source.vendor) == ("002", "TRI", "")
+    (tmp_path / "dataset_information.csv").write_bytes(b"\xff\xff\0")
+    assert study.find_studies(tmp_path)[0].group == ""
+
+
+@pytest.mark.parametrize("phase", ["ED", "ES"])
+def test_mnms2_without_a_phase(tmp_path, phase):
+    folder = put_mnms2(tmp_path, "002", without=(f"002_LA_{phase}.nii.gz",))
+    (folder / "002_LA_CINE.nii.gz").unlink()
+    refused(rf"002_LA_{phase}\.nii\.gz is missing, the {phase} image of view LA", study.read_study, folder)
+
+
+def test_mnms2_with_one_view_only(tmp_path):
+    folder = put_mnms2(tmp_path, "002")
+    for path in folder.glob("*LA*"):
+        path.unlink()
+    assert names(study.read_study(folder).stacks) == ["SA_ED", "SA_ES"]
+
+
+def test_two_mnms2_studies_mixed(tmp_path):
+    folder = put_mnms2(tmp_path, "002")
+    put(folder / "003_SA_ED.nii.gz")
+    refused("mixes the files of 2 studies .002, 003.", study.read_study, folder)
+    (only,) = study.find_studies(tmp_path)
+    assert only.name == "002" and "mixes" in only.problems[0]
+
+
+# Plain folders, files, cines, DICOM -----------------------------------------------------------------------------------
+
+
+def test_a_flat_folder_holds_a_study_a_name(tmp_path):
+    put(tmp_path / "Müller Anna_SAX_ed.nrrd")
+    put(tmp_path / "Müller Anna-SAX-ES.nrrd")
+    put(tmp_path / "Müller Anna_lax_ED.mha", IMAGE[:1])
+    put(tmp_path / "Müller Anna_SA_ED_label.nii", LABELS)
+    put(tmp_path / "b7.nii.gz")
+    put(tmp_path / "c.nii.gz", IMAGE[:1])
+    put(tmp_path / "esther sadler.nii.gz")  # words, not letters: neither ES nor SA
+    sources = {source.name: source for source in study.find_studies(tmp_path)}
+    assert list(sources) == ["Müller Anna", "b7", "c", "esther sadler"]
+    assert list(sources["Müller Anna"].images) == [("SA", "ED"), ("SA", "ES"), ("LA", "ED")]
+    assert list(sources["Müller Anna"].labels) == [("SA", "ED")]
+    assert list(sources["b7"].images) == list(sources["esther sadler"].images) == [("SA", "ED")]
+    assert list(sources["c"].images) == [("LA", "ED")]
+    assert {source.layout for source in sources.values()} == {"plain"}
+    assert np.array_equal(sources["Müller Anna"].load(labels=True).labels[0].pixels, LABELS)
+    refused("mixes the files of 4 studies", study.read_study, tmp_path)
+
+
+def test_a_folder_a_study_is_named_by_the_folder(tmp_path):
+    for name in ("b", "a"):
+        put(tmp_path / name / "SA_ED.nii.gz")
+        put(tmp_path / name / "SA_ES.nii.gz")
+    put(tmp_path / "c" / "image_ED.nii.gz")
+    assert [source.name for source in study.find_studies(tmp_path)] == ["a", "b", "c"]
+    assert study.read_study(tmp_path / "a").name == "a"
+    refused("holds 3 studies, not one", study.read_study, tmp_path)
+
+
+def test_a_folder_around_one_study_is_that_study(tmp_path):
+    put_acdc(tmp_path / "export", "patient001")
+    assert study.read_study(tmp_path).name == "patient001"
+
+
+def test_es_without_ed(tmp_path):
+    put(tmp_path / "a" / "a_SA_ES.nii.gz")
+    refused(r"a_SA_ED\.nii\.gz is missing, the ED image of view SA", study.read_study, tmp_path / "a")
+    assert names(study.read_study(tmp_path / "a" / "a_SA_ES.nii.gz").stacks) == ["SA_ES"]
+
+
+def test_masks_without_their_image(tmp_path):
+    put(tmp_path / "a" / "a_SA_ED_gt.nii.gz", LABELS)
+    refused("holds no image of a", study.read_study, tmp_path / "a")
+
+
+def test_two_files_for_one_stack(tmp_path):
+    put(tmp_path / "a" / "a_SA_ED.nii.gz")
+    put(tmp_path / "a" / "a_SA_ED.nrrd")
+    refused("both look like SA_ED", study.read_study, tmp_path / "a")
+
+
+def test_one_bad_study_does_not_stop_the_search(tmp_path):
+    put(tmp_path / "good" / "good_SA_ED.nii.gz")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "broken.nii.gz").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    put(tmp_path / "flat" / "flat.nii.gz", IMAGE[0])
+    problems = {source.name: source.problems for source in study.find_studies(tmp_path)}
+    assert list(problems) == ["broken", "empty", "flat", "good"] and problems["good"] == ()
+    assert "not a NIfTI" in problems["broken"][0]
+    assert "holds no image" in problems["empty"][0]
+    assert "two-dimensional" in problems["flat"][0]
+
+
+def test_the_same_name_twice(tmp_path):
+    put(tmp_path / "a.nii.gz")
+    put(tmp_path / "a" / "x.nii.gz")
+    assert all("name of 2 studies" in source.problems[0] for source in study.find_studies(tmp_path))
+
+
+def test_nothing_to_find(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "readme.txt").write_text("no DICOM either")
+    for folder in (tmp_path, tmp_path / "empty", tmp_path / "text"):
+        assert str(folder) in refused("holds no study", study.find_studies, folder)
+        refused("holds no study", study.read_study, folder)
+    for call in (study.find_studies, study.read_study):
+        refused("absent cannot be opened", call, tmp_path / "absent")
+    refused("no format", study.read_study, tmp_path / "text" / "readme.txt")
+
+
+def test_a_mask_of_another_shape(tmp_path):
+    folder = put_mnms2(tmp_path, "002")
+    put(folder / "002_SA_ES_gt.nii.gz", LABELS[:, :3])
+    assert study.read_study(folder).labels == ()
+    assert "2 x 3 x 5 and 2 x 4 x 5" in refused(
+        r"002_SA_ES_gt\.nii\.gz has not the shape", study.read_study, folder, True
+    )
+
+
+def test_a_label_map_given_as_a_study(tmp_path):
+    refused(r"a_SA_ED\.nii\.gz is a label map", study.read_study, put(tmp_path / "a_SA_ED.nii.gz", LABELS))
+
+
+def test_single_files(tmp_path):
+    source = study.source_of(put(tmp_path / "Frau Groß_LA_ES.nii.gz"))
+    assert (source.name, source.layout, list(source.images)) == ("Frau Groß", "file", [("LA", "ES")])
+    assert study.find_studies(tmp_path / "Frau Groß_LA_ES.nii.gz") == [source]
+    assert names(study.read_study(put(tmp_path / "SA.nrrd", IMAGE[:1])).stacks) == ["SA_ED"]
+    assert study.read_study(tmp_path / "SA.nrrd").name == "SA"
+
+
+def test_a_cine_waits_for_its_phases(tmp_path):
+    frames = np.stack([IMAGE + 10 * frame for frame in range(3)])
+    source = study.source_of(put(tmp_path / "heart.nii.gz", frames))
+    assert (source.layout, list(source.images)) == ("cine", [("SA", "")])
+    loaded = source.load()
+    assert loaded.stacks == () and names(loaded.cines[0]) == ["SA"] * 3
+    assert loaded.with_phases("SA", ed=0, es=2).stack("SA", "ES").pixels[0, 0, 0] == 20
+    put(tmp_path / "folder" / "x_SA_CINE.nii.gz", frames)
+    put(tmp_path / "folder" / "x_LA_CINE.nii.gz", frames[:, :1])
+    source = study.source_of(tmp_path / "folder")
+    assert (source.layout, list(source.images)) == ("cine", [("SA", ""), ("LA", "")])
+    assert [len(cine) for cine in source.load().cines] == [3, 3]
+    assert study.find_studies(tmp_path)[0].layout == "cine"
+
+
+def test_dicom_folders(tmp_path):
+    write_dicom(tmp_path / "p1", description="cine sax", times=2)
+    write_dicom(tmp_path / "p2", description="SA ED", uid="1.2.3.5")
+    write_dicom(tmp_path / "p2", description="la es", uid="1.2.3.6", slices=1)
+    first, second = study.find_studies(tmp_path)
+    assert (first.name, first.layout, list(first.images)) == ("p1", "dicom", [("SA", "")])
+    assert len(first.load().cines[0]) == 2
+    assert sorted(second.images) == [("LA", "ES"), ("SA", "ED")]
+    assert second.load().stack("SA", "ED").pixels.shape == (4, 6, 7)
+    file = second.images["SA", "ED"]
+    assert names(study.read_study(file).stacks) == ["SA_ED"]
+    write_dicom(tmp_path / "p2", description="SA ED again", uid="1.2.3.7")
+    refused("two series that look like SA_ED", study.read_study, tmp_path / "p2")
