@@ -1,0 +1,273 @@
+"""Bundles: all that is needed to run, in a folder of safetensors and one JSON. Nothing in it can execute.
+
+``bundle.json`` says what the bundle is; ``<VIEW>/segmenter1.safetensors`` …, ``<VIEW>/qc.safetensors`` and
+``<VIEW>/locator.safetensors`` are the weights. Every file is checked against its SHA-256 before anything is built, and
+``bundle.json`` against the one that it carries of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from RVQCLib.files import BundleError, RVQCError, read_json, sha256, whole_folder, write_json
+from RVQCLib.slices import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SCHEMA = 1
+DEFAULT_NAME = "RVQC-ACDC-light"
+
+
+@dataclass(frozen=True)
+class ViewModels:
+    """The networks of one view, in evaluation mode on `device`."""
+
+    sampling: Sampling
+    locator: nn.Module
+    segmenters: tuple[nn.Module, ...]
+    names: tuple[str, ...]
+    qc: nn.Module
+    calibration: dict[str, Any] | None
+    device: str
+
+
+@dataclass
+class Bundle:
+    """An opened bundle whose files are whole. Networks are built when they are first asked for, once a device.
+
+    `hash` is the SHA-256 of ``bundle.json``, which holds those of all weights: it names the bundle in every result.
+    """
+
+    path: Path
+    description: dict[str, Any]
+    hash: str
+    allow: tuple[str, ...] = ()
+    _models: dict[tuple[str, str], ViewModels] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.description["name"]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views it can segment."""
+        return tuple(self.description["views"])
+
+    def models(self, view: str, device: str) -> ViewModels:
+        """The networks of `view` on `device`.
+
+        Raises
+        ------
+        BundleError
+            The bundle has no such view, or its weights do not fit its networks.
+        """
+        if view not in self.views:
+            raise BundleError(
+                f"The bundle {self.path} has no {view} networks, only {', '.join(self.views)}; choose another bundle."
+            )
+        key = (view, device)
+        if key not in self._models:
+            self._models[key] = self._build(view, device)
+        return self._models[key]
+
+    def _build(self, view: str, device: str) -> ViewModels:
+        part = self.description["views"][view]
+        segmenters = part["segmenters"]
+        return ViewModels(
+            sampling=Sampling.from_json(part["sampling"]),
+            locator=self._network(part["locator"], device),
+            segmenters=tuple(self._network(entry, device) for entry in segmenters),
+            names=tuple(entry["network"] for entry in segmenters),
+            qc=self._network(part["qc"], device),
+            calibration=part.get("calibration"),
+            device=device,
+        )
+
+    def _network(self, entry: dict[str, Any], device: str) -> nn.Module:
+        import torch
+        from safetensors.torch import load_file
+
+        from RVQCLib.networks import build
+
+        file = self.path / entry["file"]
+        try:
+            model = build(entry["network"], entry["parameters"], allow=self.allow)
+        except RVQCError as error:
+            raise BundleError(f"{file}: {error}") from error
+        try:
+            weights = load_file(file)
+            model.load_state_dict(
+                {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+            )
+        except Exception as error:
+            raise BundleError(
+                f"{file} does not fit its network {entry['network']} ({error}); get the bundle again."
+            ) from error
+        return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def load_bundle(path: str | Path, *, allow: Sequence[str] = ()) -> Bundle:
+    """Open a bundle and check it whole: schema, files, checksums, and that its calibration is of these networks.
+
+    Parameters
+    ----------
+    allow
+        Names of network factories outside RVQC that the user trusts (see `networks.build`).
+
+    Raises
+    ------
+    BundleError
+        With the reason, for anything that is not as it was written.
+    """
+    path = Path(path)
+    if not (path / "bundle.json").is_file():
+        raise BundleError(f"{path} is no bundle (it has no bundle.json); give the folder that 'rvqc train' wrote.")
+    try:
+        description = read_json(path / "bundle.json")
+    except RVQCError as error:
+        raise BundleError(str(error)) from error
+    _check(path, description)
+    return Bundle(path, description, sha256(path / "bundle.json"), tuple(allow))
+
+
+def _check(path: Path, description: Any) -> None:
+    if not isinstance(description, dict) or description.get("schema") != SCHEMA:
+        found = description.get("schema") if isinstance(description, dict) else "none"
+        raise BundleError(f"{path} has bundle schema {found}, this RVQC reads {SCHEMA}; update RVQC or the bundle.")
+    if description.get("checksum") != _checksum(description):
+        raise BundleError(f"{path}/bundle.json is not as it was written (its checksum differs); get the bundle again.")
+    try:
+        for view, part in description["views"].items():
+            for entry in entries(part):
+                _check_file(path, entry)
+            calibration = part.get("calibration")
+            if calibration is not None and calibration["model"] != model_hash(part):
+                raise BundleError(
+                    f"The {view} calibration in {path} was made for other networks; run 'rvqc calibrate' again."
+                )
+            Sampling.from_json(part["sampling"])
+        description["name"], description["license"]
+    except BundleError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise BundleError(f"{path}/bundle.json lacks or garbles the entry {error}; get the bundle again.") from error
+
+
+def _check_file(path: Path, entry: dict[str, Any]) -> None:
+    file = path / entry["file"]
+    if not file.resolve().is_relative_to(path.resolve()):
+        raise BundleError(f"{path}/bundle.json points outside the bundle ({entry['file']}); do not use it.")
+    if not file.is_file():
+        raise BundleError(f"{file} is missing; get the bundle again.")
+    if sha256(file) != entry["sha256"]:
+        raise BundleError(f"{file} is not the file that was written (its checksum differs); get the bundle again.")
+
+
+def entries(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The network entries of one view's part of ``bundle.json``: segmenters, QC module, locator."""
+    return [*part["segmenters"], part["qc"], part["locator"]]
+
+
+def _checksum(description: dict[str, Any]) -> str:
+    """The SHA-256 that ``bundle.json`` carries of all its other entries."""
+    content = {key: value for key, value in description.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write_description(folder: Path, description: dict[str, Any]) -> None:
+    content = json.loads(json.dumps(description))  # as a reader will see it: lists for tuples, texts for keys
+    write_json(folder / "bundle.json", {**content, "checksum": _checksum(content)})
+
+
+def model_hash(part: dict[str, Any]) -> str:
+    """A hash of one view's networks and sampling: what a calibration is valid for."""
+    identity = [[e["network"], e["parameters"], e["sha256"]] for e in entries(part)] + [part["sampling"]]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def write_bundle(
+    path: str | Path, description: dict[str, Any], weights: dict[str, dict[str, Tensor]], *, half: bool = True
+) -> None:
+    """Write a bundle whole, or nothing.
+
+    Parameters
+    ----------
+    description
+        The content of ``bundle.json``; the checksums are filled in here.
+    weights
+        State dict by the ``file`` of each network entry. With `half`, matrices and kernels are stored as float16.
+
+    Raises
+    ------
+    BundleError
+        `path` exists and is something else than a bundle.
+    """
+    from safetensors.torch import save_file
+
+    check_target(path)
+    with whole_folder(path) as folder:
+        for part in description["views"].values():
+            for entry in entries(part):
+                file = folder / entry["file"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_file({k: _stored(v, half) for k, v in weights[entry["file"]].items()}, file)
+                entry["sha256"] = sha256(file)
+            if "calibration" in part and part["calibration"] is not None:
+                part["calibration"]["model"] = model_hash(part)
+            log_lines = part.pop("training_log", None)
+            if log_lines is not None:
+                view_folder = (folder / part["qc"]["file"]).parent
+                (view_folder / "training.jsonl").write_text("\n".join(json.dumps(e) for e in log_lines) + "\n")
+        _write_description(folder, description)
+
+
+def check_target(path: str | Path) -> None:
+    """Refuse to put a bundle where something else is: writing replaces the folder, so only a bundle may be replaced.
+
+    Raises
+    ------
+    BundleError
+        `path` is a file, or a folder that holds other things than a bundle.
+    """
+    path = Path(path)
+    if path.is_dir() and ((path / "bundle.json").is_file() or not any(path.iterdir())):
+        return
+    if path.exists():
+        raise BundleError(f"{path} exists and is no bundle, so it is not replaced; name a new folder for the bundle.")
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().cpu().contiguous().clone()
+    return value.half() if half and value.dim() > 1 and value.is_floating_point() else value
+
+
+def replace_calibration(path: str | Path, calibrations: dict[str, dict[str, Any]]) -> None:
+    """Put new calibrations, by view, into the bundle at `path`; its networks stay as they are."""
+    bundle = load_bundle(path)
+    description = json.loads(json.dumps(bundle.description))
+    for view, calibration in calibrations.items():
+        part = description["views"][view]
+        part["calibration"] = {**calibration, "model": model_hash(part)}
+    _write_description(Path(path), description)
+
+
+def shipped_bundle() -> Path:
+    """The bundle that comes with RVQC: inside the installed package, or beside it in the extension.
+
+    Raises
+    ------
+    BundleError
+        This installation has none.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "Bundles", here.parent / "Resources" / "Bundles"):
+        if (folder / DEFAULT_NAME / "bundle.json").is_file():
+            return folder / DEFAULT_NAME
+    raise BundleError("This installation of RVQC ships no bundle; name one with --bundle.")

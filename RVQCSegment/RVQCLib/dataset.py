@@ -1,0 +1,121 @@
+"""Labelled studies as training examples, and the split that keeps patients apart."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from RVQCLib.files import RVQCError
+from RVQCLib.slices import Crop, Sampling, crop_around, labels_to_network, locator_crop, to_network
+from RVQCLib.study import Stack, StudySource
+
+log = logging.getLogger(__name__)
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled stack on the networks' grid.
+
+    `images` float16 (slices, size, size), 0..1; `labels` uint8 of the same shape; `spacing_zyx` in mm on that grid.
+    """
+
+    study: str
+    group: str
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    spacing_zyx: tuple[float, float, float]
+
+
+def split(sources: Sequence[StudySource], *, seed: int, validation: float, test: float) -> dict[str, list[str]]:
+    """Names of the studies for train, validation and test, the shares alike in every group, the same for a seed.
+
+    A group too small to give a study to each part gives to training first.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        groups[source.group].append(source.name)
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for group in sorted(groups):
+        names = sorted(groups[group], key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+        n_test, n_validation = round(test * len(names)), round(validation * len(names))
+        parts["test"] += names[:n_test]
+        parts["validation"] += names[n_test : n_test + n_validation]
+        parts["train"] += names[n_test + n_validation :]
+    return {part: sorted(names) for part, names in parts.items()}
+
+
+def training_crop(image: Stack, mask: Stack, sampling: Sampling, size: int) -> Crop:
+    """A window of `size` pixels at the networks' spacing, centred on the true heart."""
+    coarse = locator_crop(image, sampling)
+    heart = labels_to_network(mask, coarse).any(axis=0)
+    center = crop_around(heart, coarse, image, sampling).center_rc
+    return Crop(center, sampling.spacing_mm, size)
+
+
+def load_examples(
+    sources: Sequence[StudySource], view: str, crop_of: Callable[[Stack, Stack], Crop], sampling: Sampling
+) -> list[Example]:
+    """Read every labelled stack of `view` and bring it to the window that ``crop_of(image, mask)`` names.
+
+    Raises
+    ------
+    RVQCError
+        No study has a labelled stack of this view.
+    """
+    examples = []
+    for source in sources:
+        study = source.load(labels=True)
+        for image in study.stacks:
+            mask = study.label(image.view, image.phase)
+            if image.view != view or mask is None:
+                continue
+            crop = crop_of(image, mask)
+            pixels = to_network(image, crop, sampling)[:, 0].astype(np.float16)
+            spacing = (image.geometry.spacing_zyx[0], crop.spacing_mm, crop.spacing_mm)
+            examples.append(
+                Example(study.name, study.group, image.name, pixels, labels_to_network(mask, crop), spacing)
+            )
+    if not examples:
+        raise RVQCError(f"None of the {len(sources)} studies has a labelled {view} stack; check the folder and --view.")
+    return examples
+
+
+def select_part(sources: Sequence[StudySource], views: dict[str, Any], part: str) -> list[StudySource]:
+    """The studies of one part of the split that a bundle's `views` record (``all``: every one).
+
+    Raises
+    ------
+    RVQCError
+        The bundle records no such part, or none of its studies is among `sources`.
+    """
+    if part == "all":
+        return list(sources)
+    names: set[str] = set()
+    for view in views.values():
+        names |= set(view.get("training", {}).get("split", {}).get(part, ()))
+    chosen = [source for source in sources if source.name in names]
+    if not chosen:
+        raise RVQCError(
+            f"None of the {len(sources)} studies is in the {part} part of the split that the bundle records; "
+            "use --split all for data that its training never saw."
+        )
+    return chosen
+
+
+def fingerprint_of(pairs: Iterable[tuple[str, Stack, Stack]]) -> str:
+    """A SHA-256 of (study, image, true mask) triples: the same data give the same fingerprint."""
+    digest = hashlib.sha256()
+    for study, image, truth in sorted(pairs, key=lambda t: (t[0], t[1].name)):
+        digest.update(f"{study}/{image.name}".encode())
+        digest.update(np.ascontiguousarray(image.pixels).tobytes())
+        digest.update(np.ascontiguousarray(truth.pixels).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,313 @@
+"""The supervised phase (Sec. 2.2) from a folder of labelled studies to a bundle."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from RVQCLib import __version__
+from RVQCLib.augmentation import AugmentationConfig
+from RVQCLib.bundle import SCHEMA, check_target, write_bundle
+from RVQCLib.calibration import calibrate_bundle
+from RVQCLib.dataset import Example, load_examples, split, training_crop
+from RVQCLib.files import RVQCError, read_json, whole_folder, write_json
+from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
+from RVQCLib.inference import choose_device
+from RVQCLib.networks import NETWORKS
+from RVQCLib.slices import Sampling, locator_crop
+from RVQCLib.study import StudySource, find_studies
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what a bundle will be.
+
+    `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
+    best of every run first, because candidates that differ say more when they agree.
+    """
+
+    view: str = "SA"
+    networks: tuple[str, ...] = ("BN1", "BN2")
+    width: int = 16
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    m_best: int = 3
+    epochs: int = 40
+    qc_epochs: int = 60
+    locator_epochs: int = 12
+    corruption: float = 0.7
+    batch: int = 16
+    seed: int = 0
+    validation: float = 0.2
+    test: float = 0.2
+    source_size: int = 192
+    precision: str = "float32"
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def runs(self) -> dict[str, RunConfig]:
+        """The training runs by name: one a candidate network, the QC module R, the locator."""
+        common: dict[str, Any] = {"batch": self.batch, "precision": self.precision}
+        runs = {}
+        for number, network in enumerate(self.networks):
+            width = {"width": self.width} if network in NETWORKS else {}
+            runs[f"segmenter{number + 1}"] = RunConfig(
+                task="segmenter",
+                network=network,
+                parameters={**width, **self.parameters.get(network, {})},
+                epochs=self.epochs,
+                seed=self.seed + number,
+                size=self.sampling.size,
+                keep=self.m_best,
+                spread=max(1, self.epochs // 10),
+                **common,
+            )
+        runs["qc"] = RunConfig(
+            task="qc",
+            network="AE",
+            parameters=self.parameters.get("AE", {}),
+            epochs=self.qc_epochs,
+            seed=self.seed,
+            size=self.sampling.size,
+            corruption=self.corruption,
+            **common,
+        )
+        runs["locator"] = RunConfig(
+            task="locator",
+            network="BN1",
+            parameters={"width": 8, "stages": 4, "classes": 2},
+            epochs=self.locator_epochs,
+            seed=self.seed,
+            size=self.sampling.locator_size,
+            augmentation=AugmentationConfig(shift_pixels=20.0, scale=(0.7, 1.4), elastic_pixels=1.0),
+            **common,
+        )
+        return runs
+
+
+def examples_for(
+    run: RunConfig, sources: Sequence[StudySource], config: TrainingConfig, *, train: bool
+) -> list[Example]:
+    """The labelled stacks of `sources` as one run wants them: the whole field for the locator, else the heart.
+
+    Training examples of the heart come with a margin (``source_size``) so that augmentation can move the crop.
+    """
+    sampling = config.sampling
+    if run.task == "locator":
+        return load_examples(sources, config.view, lambda image, mask: locator_crop(image, sampling), sampling)
+    size = config.source_size if train else sampling.size
+    return load_examples(
+        sources, config.view, lambda image, mask: training_crop(image, mask, sampling, size), sampling
+    )
+
+
+def choose_candidates(kept: dict[str, list[Snapshot]], m_best: int) -> list[tuple[str, Snapshot]]:
+    """The m_best snapshots of all runs by validation, the best of every run before a second of any."""
+    first = [(name, snapshots[0]) for name, snapshots in kept.items() if snapshots]
+    rest = [(name, snapshot) for name, snapshots in kept.items() for snapshot in snapshots[1:]]
+    ranked = sorted(first, key=lambda pair: -pair[1].score) + sorted(rest, key=lambda pair: -pair[1].score)
+    return ranked[:m_best]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run as a worker process gets it."""
+
+    name: str
+    run: RunConfig
+    config: TrainingConfig
+    train: tuple[StudySource, ...]
+    validation: tuple[StudySource, ...]
+    work: Path
+    device: str
+    allow: tuple[str, ...]
+    threads: int
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.work / f"{self.name}.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.work / f"{self.name}.jsonl"
+
+
+def _do(job: _Job, report: Report = lambda event: None) -> list[Snapshot]:
+    """Train, or continue, one run; every epoch leaves a line in its log."""
+    torch.set_num_threads(job.threads)
+    train = examples_for(job.run, job.train, job.config, train=True)
+    validation = examples_for(job.run, job.validation, job.config, train=False)
+
+    def tell(event: dict[str, Any]) -> None:
+        event = {"run": job.name, **event}
+        with open(job.log, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(event) + "\n")
+        report(event)
+
+    return train_network(
+        job.run, train, validation, checkpoint=job.checkpoint, device=job.device, allow=job.allow, report=tell
+    )
+
+
+def _do_all(jobs: Sequence[_Job], workers: int, report: Report) -> dict[str, list[Snapshot]]:
+    """Every run, in this process or in `workers` side by side whose logs are followed."""
+    if workers == 1:
+        return {job.name: _do(job, report) for job in jobs}
+    seen = {job.name: len(_lines(job.log)) for job in jobs}
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures: dict[str, Future] = {job.name: pool.submit(_do, job) for job in jobs}
+        pending = set(futures.values())
+        while pending:
+            _, pending = wait(pending, timeout=1.0)
+            for job in jobs:
+                lines = _lines(job.log)
+                for line in lines[seen[job.name] :]:
+                    report(json.loads(line))
+                seen[job.name] = len(lines)
+    return {name: future.result() for name, future in futures.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a log that may not exist yet and may be growing."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def train_bundle(
+    data: str | Path,
+    out: str | Path,
+    config: TrainingConfig,
+    *,
+    name: str = "",
+    device: str = "auto",
+    allow: Sequence[str] = (),
+    jobs: int = 1,
+    work: str | Path | None = None,
+    report: Report = lambda event: None,
+) -> dict[str, Any]:
+    """Train all networks of one view on the labelled studies in `data` and write a calibrated bundle to `out`.
+
+    Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
+    read here. Checkpoints and logs stay in `work`; calling again with the same arguments continues there.
+
+    Returns
+    -------
+    The content of the new ``bundle.json``.
+
+    Raises
+    ------
+    RVQCError
+        `work` belongs to another configuration, the data have no labelled stack of the view, or `out` is something else
+        than a bundle.
+    """
+    check_target(out)
+    device = choose_device(device)
+    if config.precision == "auto":
+        config = replace(config, precision=native_precision(device))
+    work = Path(work) if work else Path(f"{out}.training")
+    sources = {source.name: source for source in find_studies(data)}
+    parts = split(tuple(sources.values()), seed=config.seed, validation=config.validation, test=config.test)
+    if not parts["train"] or not parts["validation"]:
+        raise RVQCError(f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5 a group.")
+    _claim(work, {"config": config.to_json(), "split": parts})
+    cores = os.cpu_count() or 1
+    todo = [
+        _Job(
+            name=run_name,
+            run=run,
+            config=config,
+            train=tuple(sources[n] for n in parts["train"]),
+            validation=tuple(sources[n] for n in parts["validation"]),
+            work=work,
+            device=device,
+            allow=tuple(allow),
+            threads=max(1, cores // jobs),
+        )
+        for run_name, run in config.runs().items()
+    ]
+    kept = _do_all(todo, jobs, report)
+    description, weights = _describe(config, parts, kept, todo, name or Path(out).name, Path(data))
+    draft = work / "bundle"
+    write_bundle(draft, description, weights)
+    calibrate_bundle(draft, data, part="validation", device=device, allow=allow, report=report)
+    with whole_folder(out) as folder:
+        shutil.copytree(draft, folder, dirs_exist_ok=True)
+    return read_json(Path(out) / "bundle.json")
+
+
+def _claim(work: Path, content: dict[str, Any]) -> None:
+    """Make `work` the folder of this configuration, or refuse it."""
+    mark = work / "training.json"
+    if mark.exists() and read_json(mark) != content:
+        raise RVQCError(f"{work} holds the training of another configuration; remove it or choose another --work.")
+    write_json(mark, content)
+
+
+def _describe(
+    config: TrainingConfig,
+    parts: dict[str, list[str]],
+    kept: dict[str, list[Snapshot]],
+    jobs: Sequence[_Job],
+    name: str,
+    data: Path,
+) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+    """The content of ``bundle.json`` and the weights by file."""
+    runs = {job.name: job.run for job in jobs}
+    weights = {}
+
+    def entry(file: str, run: str, snapshot: Snapshot) -> dict[str, Any]:
+        weights[f"{config.view}/{file}.safetensors"] = snapshot.weights
+        return {
+            "file": f"{config.view}/{file}.safetensors",
+            "network": runs[run].network,
+            "parameters": runs[run].parameters,
+            "run": run,
+            "epoch": snapshot.epoch,
+            "validation_dice": snapshot.dice,
+        }
+
+    pool = {run: snapshots for run, snapshots in kept.items() if runs[run].task == "segmenter"}
+    chosen = choose_candidates(pool, config.m_best)
+    part = {
+        "sampling": config.sampling.to_json(),
+        "segmenters": [entry(f"segmenter{k + 1}", run, snapshot) for k, (run, snapshot) in enumerate(chosen)],
+        "qc": {**entry("qc", "qc", kept["qc"][0]), "ceiling": kept["qc"][0].dice},
+        "locator": entry("locator", "locator", kept["locator"][0]),
+        "training": {
+            "data": data.name,
+            "split": parts,
+            "config": config.to_json(),
+            "threads": jobs[0].threads,
+        },
+        "calibration": None,
+        "training_log": [json.loads(line) for job in jobs for line in _lines(job.log)],
+    }
+    description = {
+        "schema": SCHEMA,
+        "name": name,
+        "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "rvqc": __version__,
+        "torch": torch.__version__,
+        "license": "Research use, non-commercial; see the licence of the training data.",
+        "intended_use": "Research on cardiac cine MR. Not a medical device; every mask is to be reviewed by a clinician.",
+        "parent": None,
+        "views": {config.view: part},
+    }
+    return description, weights
