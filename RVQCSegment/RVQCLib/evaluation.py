@@ -1,0 +1,148 @@
+"""Against true masks: how good the masks are (the paper's Table 1 and Fig. 2) and how good the QC is."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from RVQCLib.bundle import load_bundle
+from RVQCLib.dataset import select_part
+from RVQCLib.files import RVQCError, whole_folder, write_json
+from RVQCLib.metrics import dice, hausdorff
+from RVQCLib.pipeline import StudyResult, segment_study
+from RVQCLib.report import evaluation_page
+from RVQCLib.study import LABELS, STRUCTURES, Stack, find_studies
+
+log = logging.getLogger(__name__)
+
+MEASURES = ("dice", "hd_mm", "hd95_mm")
+
+
+def compare(mask: Stack, truth: Stack) -> dict[str, float]:
+    """Dice, HD and HD95 (3-D, mm, on the image's own grid) of every structure, keyed ``RV_dice`` and so on."""
+    row: dict[str, float] = {}
+    for structure in STRUCTURES:
+        found, true = mask.pixels == LABELS[structure], truth.pixels == LABELS[structure]
+        hd, hd95 = hausdorff(found, true, mask.geometry.spacing_zyx)
+        row |= {
+            f"{structure}_dice": dice(found, true),
+            f"{structure}_hd_mm": hd,
+            f"{structure}_hd95_mm": hd95,
+        }
+    return row
+
+
+def evaluate(
+    data: str | Path,
+    bundle_path: str | Path,
+    out: str | Path,
+    *,
+    part: str = "all",
+    device: str = "auto",
+    allow: Sequence[str] = (),
+    seed: int = 0,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Segment every labelled study of `data` and compare; write ``summary.json``, ``stacks.csv``, ``evaluation.html``.
+
+    Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
+    with the standard deviation, for all stacks, every group and every phase.
+    """
+    bundle = load_bundle(bundle_path, allow=allow)
+    sources = select_part(find_studies(data), bundle.description["views"], part)
+    rows: list[dict[str, Any]] = []
+    for number, source in enumerate(sources, start=1):
+        study = source.load(labels=True)
+        result = segment_study(study, bundle, device=device)
+        rows += stack_rows(result)
+        if report is not None:
+            report({"event": "evaluate", "study": study.name, "done": number, "total": len(sources)})
+    if not rows:
+        raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
+    summary = summarize(rows, seed=seed)
+    summary |= {"bundle": {"name": bundle.name, "hash": bundle.hash}, "data": Path(data).name, "part": part, "seed": seed}
+    with whole_folder(out) as folder:
+        write_json(folder / "summary.json", summary)
+        _write_csv(folder / "stacks.csv", rows)
+        (folder / "evaluation.html").write_text(evaluation_page(summary, rows), encoding="utf-8")
+    return summary
+
+
+def stack_rows(result: StudyResult) -> list[dict[str, Any]]:
+    """One row for every stack of `result` whose true mask is known: who, how good, and what the QC said."""
+    rows = []
+    for stack in result.stacks:
+        truth = result.study.label(stack.image.view, stack.image.phase)
+        if truth is None:
+            continue
+        row: dict[str, Any] = {
+            "study": result.study.name,
+            "group": result.study.group,
+            "vendor": result.study.vendor,
+            "view": stack.image.view,
+            "phase": stack.image.phase,
+            **compare(stack.mask, truth),
+            "verdict": stack.judgement["verdict"],
+            "ood": stack.judgement["ood"],
+        }
+        for structure, said in stack.judgement["structures"].items():
+            row |= {f"{structure}_{key}": value for key, value in said.items()}
+        rows.append(row)
+    return rows
+
+
+def summarize(rows: Sequence[dict[str, Any]], *, seed: int, resamples: int = 1000) -> dict[str, Any]:
+    """Means with intervals for all rows, and for every group, phase and view among them."""
+    groups = {}
+    for key in ("group", "phase", "view", "vendor"):
+        for value in sorted({row[key] for row in rows if row[key]}):
+            some = [row for row in rows if row[key] == value]
+            groups[f"{key} {value}"] = {"n_stacks": len(some), **_structures(some, seed, resamples)}
+    return {
+        "n_stacks": len(rows),
+        "n_studies": len({row["study"] for row in rows}),
+        "structures": _structures(rows, seed, resamples),
+        "groups": groups,
+    }
+
+
+def _structures(rows: Sequence[dict[str, Any]], seed: int, resamples: int) -> dict[str, Any]:
+    patients = [row["study"] for row in rows]
+    return {
+        structure: {
+            measure: interval([row[f"{structure}_{measure}"] for row in rows], patients, seed=seed, resamples=resamples)
+            for measure in MEASURES
+        }
+        for structure in STRUCTURES
+    }
+
+
+def interval(
+    values: Iterable[float], patients: Sequence[str], *, seed: int, resamples: int = 1000
+) -> dict[str, float]:
+    """Mean, standard deviation and the 95 % percentile-bootstrap interval of the mean, resampling whole patients."""
+    numbers = np.asarray(list(values), float)
+    names, index = np.unique(np.asarray(patients), return_inverse=True)
+    sums = np.bincount(index, weights=numbers)
+    counts = np.bincount(index)
+    draws = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return {
+        "mean": float(numbers.mean()),
+        "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0,
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,172 @@
+"""Candidates, reconstructions and the selection among them for one stack: the forward passes of M and R (Sec. 2.3)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from RVQCLib.files import RVQCError
+from RVQCLib.measures import Measures, measure
+from RVQCLib.selection import Fences, Selection, select
+from RVQCLib.slices import Crop, find_heart, to_network
+from RVQCLib.stack import STRUCTURES, Stack
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from RVQCLib.bundle import ViewModels
+
+log = logging.getLogger(__name__)
+
+BATCH = 32
+"""Slices a forward pass; a short-axis stack fits into one."""
+
+
+def choose_device(name: str = "auto") -> str:
+    """The torch device to use: `name`, or with ``auto`` the first of cuda, mps, cpu that really computes.
+
+    Raises
+    ------
+    RVQCError
+        The device that was asked for does not work here.
+    """
+    wanted = ("cuda", "mps", "cpu") if name == "auto" else (name,)
+    for device in wanted:
+        try:
+            _try_kernel(device)
+            return device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            log.info("The device %s does not work here: %s", device, reason)
+    raise RVQCError(f"The device {name!r} does not work here ({reason}); use --device auto or cpu.")
+
+
+def _try_kernel(device: str) -> None:
+    """One convolution: a driver that is listed may still lack kernels for the card."""
+    import torch
+
+    image = torch.ones(1, 1, 4, 4, device=device)
+    torch.nn.functional.conv2d(image, image[..., :3, :3]).sum().item()
+
+
+def propose(images: np.ndarray, models: ViewModels) -> np.ndarray:
+    """Class probabilities of every candidate, float32 (m, slices, 4, size, size), of images (slices, 1, size, size)."""
+    return np.stack([_probabilities(segmenter, images, models.device) for segmenter in models.segmenters])
+
+
+def _probabilities(model: nn.Module, inputs: np.ndarray, device: str) -> np.ndarray:
+    import torch
+
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(inputs), BATCH):
+            batch = torch.from_numpy(inputs[start : start + BATCH]).to(device, memory_format=torch.channels_last)
+            parts.append(model(batch).float().softmax(1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def reconstruct(masks: np.ndarray, models: ViewModels) -> np.ndarray:
+    """What R makes of hard masks: uint8 of the same shape (…, size, size).
+
+    A slice without any structure stays as it is: there is nothing in it that could look wrong to R.
+    """
+    flat = masks.reshape(-1, *masks.shape[-2:])
+    result = np.zeros_like(flat)
+    filled = np.flatnonzero(flat.any(axis=(1, 2)))
+    if len(filled):
+        one_hot = (flat[filled, None] == np.arange(4, dtype=np.uint8)[:, None, None]).astype(np.float32)
+        result[filled] = _probabilities(models.qc, one_hot, models.device).argmax(axis=1)
+    return result.reshape(masks.shape)
+
+
+def hard_masks(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The masks that probabilities (slices, 4, size, size) stand for, without loose islands.
+
+    Of every structure only the largest connected piece of the stack is kept (26 neighbours), as nnU-Net does: a heart has
+    one of each. Returns uint8 (slices, size, size) and the probabilities in which the islands are background.
+    """
+    masks = probabilities.argmax(axis=1).astype(np.uint8)
+    cleaned = probabilities
+    for label in (1, 2, 3):
+        island = _islands(masks == label)
+        if island.any():
+            cleaned = cleaned.copy() if cleaned is probabilities else cleaned
+            cleaned[:, label][island] = 0.0
+            masks[island] = 0
+    return masks, cleaned
+
+
+def _islands(structure: np.ndarray) -> np.ndarray:
+    """Pixels of a boolean stack that lie outside its largest connected piece."""
+    if not structure.any():
+        return structure
+    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray(structure.astype(np.uint8)), True)
+    labels = sitk.GetArrayViewFromImage(pieces)
+    sizes = np.bincount(labels.ravel())
+    if len(sizes) <= 2:
+        return np.zeros_like(structure)
+    return structure & (labels != 1 + sizes[1:].argmax())
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """All candidates of one stack on the networks' grid, before any is chosen.
+
+    `masks` and `reconstructions` are uint8 (m, slices, size, size), `probabilities` float32 (m, slices, 4, size, size),
+    `spacing_zyx` the grid's spacing in mm.
+    """
+
+    stack: Stack
+    crop: Crop
+    masks: np.ndarray
+    probabilities: np.ndarray
+    reconstructions: np.ndarray
+    measures: Measures
+    spacing_zyx: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The selected mask of a stack on the networks' grid with its own scores.
+
+    `mask` and `reconstruction` are uint8 (slices, size, size); `measures` are those of this one mask (m = 1).
+    """
+
+    selection: Selection
+    mask: np.ndarray
+    probabilities: np.ndarray
+    reconstruction: np.ndarray
+    measures: Measures
+
+
+def propose_stack(stack: Stack, models: ViewModels) -> Proposal:
+    """Find the heart, run every candidate and R, and measure."""
+    crop = find_heart(stack, models.locator, models.sampling, device=models.device)
+    pairs = [hard_masks(p) for p in propose(to_network(stack, crop, models.sampling), models)]
+    masks = np.stack([mask for mask, _ in pairs])
+    reconstructions = reconstruct(masks, models)
+    spacing = (stack.geometry.spacing_zyx[0], crop.spacing_mm, crop.spacing_mm)
+    measures = measure(masks, reconstructions, spacing)
+    return Proposal(stack, crop, masks, np.stack([p for _, p in pairs]), reconstructions, measures, spacing)
+
+
+def choose(proposal: Proposal, fences: Fences | None, models: ViewModels, *, primary: str = "RV") -> Chosen:
+    """Steps 1 to 5 of Sec. 2.3 by the scores of the `primary` structure.
+
+    The average of step 5 is the mean of the two candidates' probabilities; it is reconstructed and measured anew.
+    """
+    k = STRUCTURES.index(primary)
+    selection = select(proposal.measures.stack_pDC[:, k], proposal.measures.stack_pHD[:, k], fences)
+    picked = list(selection.indices)
+    if len(picked) == 1:
+        mask, probabilities = proposal.masks[picked[0]], proposal.probabilities[picked[0]]
+        again = proposal.reconstructions[picked[0]]
+    else:
+        mask, probabilities = hard_masks(proposal.probabilities[picked].mean(axis=0))
+        again = reconstruct(mask, models)
+    measures = measure(mask[None], again[None], proposal.spacing_zyx)
+    return Chosen(selection, mask, probabilities, again, measures)

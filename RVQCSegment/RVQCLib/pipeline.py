@@ -1,0 +1,128 @@
+"""Segment one study and judge it: the one function behind the panel, the console, the command and the batch."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from RVQCLib import __version__
+from RVQCLib.bundle import Bundle, ViewModels
+from RVQCLib.calibration import opinion
+from RVQCLib.files import Cancelled
+from RVQCLib.inference import choose, choose_device, propose_stack
+from RVQCLib.quality import QCOptions, Reference, judge, study_checks
+from RVQCLib.result import StackResult, StudyResult
+from RVQCLib.slices import from_network
+from RVQCLib.stack import Stack, Study, structure_volumes_ml
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[dict[str, Any]], None]
+
+def segment_study(
+    study: Study,
+    bundle: Bundle,
+    *,
+    options: QCOptions = QCOptions(),
+    device: str = "auto",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> StudyResult:
+    """Candidates, reconstructions, judgement and selection (Sec. 2.3) of every stack of `study`; no file is touched.
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cuda``, ``mps`` or ``cpu``.
+    progress
+        Is called with ``{"event": "segment", "study", "stack", "done", "total"}`` after every stack.
+    cancelled
+        Is asked before every stack.
+
+    Raises
+    ------
+    BundleError
+        The bundle has no networks for a view of the study.
+    Cancelled
+        `cancelled` returned True.
+    """
+    device = choose_device(device)
+    results = []
+    for number, stack in enumerate(study.stacks, start=1):
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        results.append(segment_stack(study.name, stack, bundle.models(stack.view, device), options=options))
+        if progress is not None:
+            event = {"event": "segment", "study": study.name, "stack": stack.name}
+            progress({**event, "done": number, "total": len(study.stacks)})
+    volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
+    return StudyResult(study, tuple(results), study_checks(volumes), provenance(bundle, device, options))
+
+
+def segment_stack(study: str, stack: Stack, models: ViewModels, *, options: QCOptions = QCOptions()) -> StackResult:
+    """All of Sec. 2.3 for one stack. `study` only names the mask's file."""
+    calibration = models.calibration
+    reference = Reference.from_calibration(calibration, stack.phase) if calibration else None
+    proposal = propose_stack(stack, models)
+    fence = reference.stack[options.primary] if reference else None
+    chosen = choose(proposal, fence, models, primary=options.primary)
+    mask = stack.with_pixels(from_network(chosen.probabilities, proposal.crop, stack))
+    judgement = judge(
+        proposal.measures,
+        chosen.measures,
+        chosen.selection,
+        mask=chosen.mask,
+        spacing_zyx=proposal.spacing_zyx,
+        view=stack.view,
+        reference=reference,
+        predicted=opinion(calibration, proposal, chosen) if calibration else None,
+        volumes_ml=structure_volumes_ml(mask),
+        networks=models.names,
+        options=options,
+    )
+    head = {"view": stack.view, "phase": stack.phase, "mask": f"{study}_{stack.name}.nii.gz"}
+    return StackResult(
+        image=stack,
+        mask=mask,
+        reconstruction=stack.with_pixels(from_network(_one_hot(chosen.reconstruction), proposal.crop, stack)),
+        candidates=tuple(
+            stack.with_pixels(from_network(probabilities, proposal.crop, stack))
+            for probabilities in proposal.probabilities
+        ),
+        judgement={**head, **judgement.to_json()},
+    )
+
+
+def _one_hot(mask: np.ndarray) -> np.ndarray:
+    return (mask[:, None] == np.arange(4, dtype=np.uint8)[None, :, None, None]).astype(np.float32)
+
+
+def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:
+    """What every result names: the bundle and its calibrations, the device, the versions, the rules, the day."""
+    import SimpleITK as sitk
+    import torch
+
+    calibrations = {
+        view: {key: part["calibration"][key] for key in ("n_stacks", "n_studies", "date", "data_fingerprint")}
+        for view, part in bundle.description["views"].items()
+        if part.get("calibration")
+    }
+    return {
+        "bundle": {"name": bundle.name, "hash": bundle.hash},
+        "calibration": calibrations,
+        "device": device,
+        "options": options.to_json(),
+        "versions": {
+            "rvqc": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "SimpleITK": sitk.Version.VersionString(),
+            "python": platform.python_version(),
+        },
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }

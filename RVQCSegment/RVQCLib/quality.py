@@ -1,0 +1,357 @@
+"""Quality control of one stack: what the measures, the fences and the anatomy say together, in a verdict with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from RVQCLib.anatomy import Plausible, shared_failures, stack_checks, study_checks
+from RVQCLib.measures import Measures, measure
+from RVQCLib.selection import Fences, Selection, cohort_fences, fences, is_ood, select, slice_position
+from RVQCLib.stack import STRUCTURES
+
+__all__ = [
+    "Fences",
+    "Graded",
+    "Judgement",
+    "Limits",
+    "Measures",
+    "Plausible",
+    "QCOptions",
+    "Reference",
+    "Selection",
+    "cohort_fences",
+    "fences",
+    "is_ood",
+    "judge",
+    "measure",
+    "select",
+    "slice_position",
+    "study_checks",
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a measure is evidence. A measure beyond its fence counts only when it is also worse than this.
+
+    Fences of 1.5 quartile ranges leave out some per cent of good values; with 10 slices, 3 structures and 3 measures
+    nearly every good stack would have one. So a slice whose structure still reaches these values is not flagged.
+
+    Parameters
+    ----------
+    slice_dice
+        pDC or agreement of a slice.
+    slice_mm
+        pHD of a slice.
+    slice_mm2
+        Area that a structure must have, in the mask or in the reconstruction, for its slice to be flagged: 1 ml
+        of a 10 mm slice.
+    stack_dice
+        Agreement over a stack.
+    predicted
+        Predicted Dice of a slice.
+    lower_bound
+        90 % lower bound of a stack's predicted Dice.
+    """
+
+    slice_dice: float = 0.75
+    slice_mm: float = 8.0
+    slice_mm2: float = 100.0
+    stack_dice: float = 0.9
+    predicted: float = 0.5
+    lower_bound: float = 0.7
+
+
+@dataclass(frozen=True)
+class QCOptions:
+    """Which fences judge (``reference`` of the bundle or ``cohort``), which OoD rule, and by which structure."""
+
+    fences: str = "reference"
+    quantifier: str = "paper"
+    primary: str = "RV"
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("fences", ("reference", "cohort")),
+            ("quantifier", ("paper", "authors")),
+            ("primary", STRUCTURES),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"QCOptions: {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> QCOptions:
+        """The inverse of `to_json`."""
+        return QCOptions(**{**values, "limits": Limits(**values.get("limits", {}))})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is usual on held-out labelled stacks: fences of stacks by structure and of slices by position and structure,
+    and the least usual agreement (eq. 3) of both. What was never seen is missing, and then never spoken against."""
+
+    stack: Mapping[str, Fences]
+    slices: Mapping[str, Mapping[str, Fences]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    slice_agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @staticmethod
+    def from_calibration(calibration: Mapping[str, Any], phase: str) -> Reference:
+        """From a bundle's calibration of one view; a phase that it lacks has the fences of all phases together."""
+        stack = calibration["fences"].get(phase, calibration["fences"]["all"])
+        agreement = calibration.get("agreement_fences", {})
+        return Reference(
+            {s: Fences.from_json(values) for s, values in stack.items()},
+            {
+                p: {s: Fences.from_json(v) for s, v in row.items()}
+                for p, row in calibration.get("slice_fences", {}).items()
+            },
+            agreement.get("stack", {}),
+            agreement.get("slice", {}),
+        )
+
+
+class Graded(Protocol):
+    """Predicted Dice and its 90 % lower bound: (3,) of a stack and (slices, 3) of its slices, order of `STRUCTURES`."""
+
+    stack: np.ndarray
+    stack_bound: np.ndarray
+    slices: np.ndarray
+    slices_bound: np.ndarray
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What RVQC says of one stack: the parts of its entry in quality.json that do not depend on files."""
+
+    ood: bool
+    verdict: str
+    reasons: tuple[str, ...]
+    structures: Mapping[str, Mapping[str, Any]]
+    slices: tuple[Mapping[str, Any], ...]
+    candidates: tuple[Mapping[str, Any], ...]
+    fences: Mapping[str, Any]
+    selection: Selection
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of quality.json, all values plain and finite."""
+        return {
+            "selected": list(self.selection.indices),
+            "selection_rule": self.selection.rule,
+            "selection_reason": self.selection.reason,
+            "ood": self.ood,
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "fences": dict(self.fences),
+            "structures": dict(self.structures),
+            "candidates": list(self.candidates),
+            "slices": list(self.slices),
+        }
+
+
+def judge(
+    measures: Measures,
+    chosen: Measures,
+    selection: Selection,
+    *,
+    mask: np.ndarray,
+    spacing_zyx: Sequence[float],
+    view: str,
+    reference: Reference | None,
+    cohort: Mapping[str, Fences] | None = None,
+    predicted: Graded | None = None,
+    volumes_ml: Mapping[str, float] | None = None,
+    networks: Sequence[str] = (),
+    options: QCOptions = QCOptions(),
+) -> Judgement:
+    """Judge one stack.
+
+    The verdict is ``ood`` when the primary structure is out of distribution (`is_ood` over all candidates) or the mask
+    shows a failure that all candidates may share; else ``look`` when there is any reason; else ``trusted``. Every reason
+    begins with who speaks: ``failed``, ``unusual shape`` (the distance from the reconstruction), ``candidates disagree``
+    (their mutual Dice), ``anatomy``, ``low predicted Dice`` or ``not calibrated``. Slices are numbered from 1 in words.
+
+    Parameters
+    ----------
+    measures, chosen
+        Of all candidates, and of the selected mask alone (m = 1), which may be an average.
+    mask
+        The selected labels, uint8 (slices, rows, columns), with `spacing_zyx` in mm.
+    reference, cohort
+        Fences by structure; `options.fences` says which judge the stack. Slices are always judged by the reference.
+        Without any the verdict is ``look`` at best.
+    predicted
+        Predicted Dice, where the bundle is calibrated for it.
+    volumes_ml
+        By structure on the image's own grid; by default those of `mask`.
+    networks
+        Names of the candidates.
+    """
+    positions = slice_position(chosen.slice_mm2[0].sum(axis=1))
+    slices = [
+        _judge_slice(s, position, measures, chosen, reference, predicted, options.limits)
+        for s, position in enumerate(positions)
+    ]
+    findings = stack_checks(mask, spacing_zyx, view)
+    for finding in findings:
+        slices[finding.index]["reasons"].append(finding.text)
+        slices[finding.index]["flag"] = True
+    used = "cohort" if options.fences == "cohort" and cohort else "reference"
+    table = cohort if used == "cohort" else reference.stack if reference else None
+    failures = shared_failures(mask, spacing_zyx, view)
+    shapes = _shape_reasons(measures, table, options.quantifier)
+    ood = bool(failures) or options.primary in shapes
+    reasons = [*failures, *shapes.values(), *_stack_doubts(measures, reference, predicted, options.limits)]
+    reasons += _slice_doubts(slices) + ([] if table else ["not calibrated: no fences are known for this view"])
+    return Judgement(
+        ood=ood,
+        verdict="ood" if ood else "look" if reasons else "trusted",
+        reasons=tuple(reasons),
+        structures=_structures(measures, chosen, predicted, volumes_ml or _volumes(chosen, spacing_zyx)),
+        slices=tuple(slices),
+        candidates=_candidates(measures, networks),
+        fences={"used": used, "reference": _table(reference.stack if reference else None), "cohort": _table(cohort)},
+        selection=selection,
+    )
+
+
+def _shape_reasons(measures: Measures, table: Mapping[str, Fences] | None, quantifier: str) -> dict[str, str]:
+    """The structures that are out of distribution, with the sentence that says so."""
+    said = {}
+    for k, structure in enumerate(STRUCTURES):
+        limits = table.get(structure) if table else None
+        pDC, pHD = measures.stack_pDC[:, k], measures.stack_pHD[:, k]
+        if limits is not None and is_ood(pDC, pHD, limits, quantifier):
+            said[structure] = (
+                f"unusual shape: {structure} of every candidate (best pDC {pDC.max():.2f}, usual from {limits.th_low:.2f}; "
+                f"best pHD {pHD.min():.1f} mm, usual up to {limits.th_up:.1f} mm)"
+            )
+    return said
+
+
+def _stack_doubts(
+    measures: Measures, reference: Reference | None, predicted: Graded | None, limits: Limits
+) -> list[str]:
+    """Disagreement over the whole stack, and a predicted Dice that may be too low."""
+    said = []
+    for k, structure in enumerate(STRUCTURES):
+        usual = reference.agreement.get(structure) if reference else None
+        agreement = float(measures.stack_agreement[k])
+        if usual is not None and agreement < min(usual, limits.stack_dice):
+            said.append(f"candidates disagree: {structure} agreement {agreement:.2f}, usual from {usual:.2f}")
+    for k, structure in enumerate(STRUCTURES):
+        if predicted is not None and predicted.stack_bound[k] < limits.lower_bound:
+            dice, bound = predicted.stack[k], predicted.stack_bound[k]
+            said.append(f"low predicted Dice: {structure} {dice:.2f}, with 90 % confidence at least {bound:.2f}")
+    return said
+
+
+def _slice_doubts(slices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The slices' reasons by who speaks: one sentence each."""
+    speakers: dict[str, list[str]] = {}
+    for entry in slices:
+        for who in sorted({reason.split(":")[0] for reason in entry["reasons"]}):
+            speakers.setdefault(who, []).append(str(entry["index"] + 1))
+    return [f"{who}: slice{'s' if len(s) > 1 else ''} {', '.join(s)}" for who, s in speakers.items()]
+
+
+def _judge_slice(
+    s: int,
+    position: str,
+    measures: Measures,
+    chosen: Measures,
+    reference: Reference | None,
+    predicted: Graded | None,
+    limits: Limits,
+) -> dict[str, Any]:
+    """One slice's entry of quality.json."""
+    reasons, structures = [], {}
+    for k, structure in enumerate(STRUCTURES):
+        usual = reference.slices.get(position, {}).get(structure) if reference else None
+        agreed = reference.slice_agreement.get(position, {}).get(structure) if reference else None
+        said = _shape_of_slice(s, k, chosen, usual, limits)
+        said += _agreement_of_slice(s, k, measures, agreed, limits)
+        seen = chosen.slice_mm2[0, s, k] >= limits.slice_mm2
+        if seen and predicted is not None and predicted.slices[s, k] < limits.predicted:
+            said.append(f"low predicted Dice: {structure} {predicted.slices[s, k]:.2f}")
+        reasons += said
+        structures[structure] = {
+            "pDC": float(chosen.slice_pDC[0, s, k]),
+            "pHD_mm": float(chosen.slice_pHD[0, s, k]),
+            "pHD95_mm": float(chosen.slice_HD95[0, s, k]),
+            "agreement": float(measures.slice_agreement[s, k]),
+            "predicted_dice": None if predicted is None else float(predicted.slices[s, k]),
+            "lower_bound_90": None if predicted is None else float(predicted.slices_bound[s, k]),
+            "reason": str(chosen.slice_reason[0, s, k]),
+            "flag": bool(said),
+        }
+    return {"index": s, "position": position, "flag": bool(reasons), "reasons": reasons, "structures": structures}
+
+
+def _shape_of_slice(s: int, k: int, chosen: Measures, usual: Fences | None, limits: Limits) -> list[str]:
+    pDC, pHD = float(chosen.slice_pDC[0, s, k]), float(chosen.slice_pHD[0, s, k])
+    reason, structure = str(chosen.slice_reason[0, s, k]), STRUCTURES[k]
+    if max(chosen.slice_mm2[0, s, k], chosen.slice_again_mm2[0, s, k]) < limits.slice_mm2:
+        return []
+    if reason:
+        return [f"unusual shape: {structure} {reason}"]
+    if usual is not None and pDC < min(usual.th_low, limits.slice_dice):
+        return [f"unusual shape: {structure} pDC {pDC:.2f}, usual from {usual.th_low:.2f}"]
+    if usual is not None and pHD > max(usual.th_up, limits.slice_mm):
+        return [f"unusual shape: {structure} pHD {pHD:.1f} mm, usual up to {usual.th_up:.1f} mm"]
+    return []
+
+
+def _agreement_of_slice(s: int, k: int, measures: Measures, usual: float | None, limits: Limits) -> list[str]:
+    agreement = float(measures.slice_agreement[s, k])
+    if usual is None or measures.slice_mm2[:, s, k].max() < limits.slice_mm2:
+        return []
+    if agreement >= min(usual, limits.slice_dice):
+        return []
+    return [f"candidates disagree: {STRUCTURES[k]} agreement {agreement:.2f}, usual from {usual:.2f}"]
+
+
+def _structures(
+    measures: Measures, chosen: Measures, predicted: Graded | None, volumes_ml: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    return {
+        structure: {
+            "pDC": float(chosen.stack_pDC[0, k]),
+            "pHD_mm": float(chosen.stack_pHD[0, k]),
+            "pHD95_mm": float(chosen.stack_HD95[0, k]),
+            "agreement": float(measures.stack_agreement[k]),
+            "predicted_dice": None if predicted is None else float(predicted.stack[k]),
+            "lower_bound_90": None if predicted is None else float(predicted.stack_bound[k]),
+            "volume_ml": float(volumes_ml[structure]),
+        }
+        for k, structure in enumerate(STRUCTURES)
+    }
+
+
+def _volumes(chosen: Measures, spacing_zyx: Sequence[float]) -> dict[str, float]:
+    volumes = chosen.slice_mm2[0].sum(axis=0) * spacing_zyx[0] / 1000.0
+    return dict(zip(STRUCTURES, volumes.tolist(), strict=True))
+
+
+def _candidates(measures: Measures, networks: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "network": networks[i] if i < len(networks) else f"candidate {i + 1}",
+            "pDC": dict(zip(STRUCTURES, measures.stack_pDC[i].tolist(), strict=True)),
+            "pHD_mm": dict(zip(STRUCTURES, measures.stack_pHD[i].tolist(), strict=True)),
+        }
+        for i in range(len(measures.stack_pDC))
+    )
+
+
+def _table(table: Mapping[str, Fences] | None) -> dict[str, Any] | None:
+    return None if table is None else {structure: limits.to_json() for structure, limits in table.items()}
