@@ -107,8 +107,9 @@ class Bundle:
                 {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
             )
         except Exception as error:
+            first = " ".join(" ".join(str(error).splitlines()[:2]).split())  # torch goes on, a line a tensor
             raise BundleError(
-                f"{file} does not fit its network {entry['network']} ({error}); get the bundle again."
+                f"{file} does not fit its network {entry['network']} ({first}); get the bundle again."
             ) from error
         return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
@@ -207,7 +208,7 @@ def write_bundle(
     Raises
     ------
     BundleError
-        `path` exists and is something else than a bundle.
+        `path` exists and is something else than a bundle, or a calibration in `description` is of other networks.
     """
     from safetensors.torch import save_file
 
@@ -219,8 +220,9 @@ def write_bundle(
                 file.parent.mkdir(parents=True, exist_ok=True)
                 save_file({k: _stored(v, half) for k, v in weights[entry["file"]].items()}, file)
                 entry["sha256"] = sha256(file)
-            if "calibration" in part and part["calibration"] is not None:
-                part["calibration"]["model"] = model_hash(part)
+            calibration = part.get("calibration")
+            if calibration is not None and calibration.setdefault("model", model_hash(part)) != model_hash(part):
+                raise BundleError(f"The calibration for {path} was made for other networks; leave it out and calibrate anew.")
             log_lines = part.pop("training_log", None)
             if log_lines is not None:
                 view_folder = (folder / part["qc"]["file"]).parent

@@ -15,8 +15,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
     Both empty: 1. One empty: 0.
     """
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2.0 * np.count_nonzero(a & b) / total if total else 1.0
+    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+    return 2.0 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
 
 def empty_reason(candidate: np.ndarray, reference: np.ndarray) -> str:
@@ -88,7 +88,9 @@ def hausdorff_of_slices(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) 
         The shapes differ, or the spacing has another number of axes.
     """
     if a.shape != b.shape or a.ndim != 3 or len(spacing) != 2:
-        raise ValueError(f"hausdorff: stacks {a.shape} and {b.shape} with spacing {tuple(spacing)} do not fit together.")
+        raise ValueError(
+            f"hausdorff: stacks {a.shape} and {b.shape} with spacing {tuple(spacing)} do not fit together."
+        )
     result = np.zeros((len(a), 2))
     diagonal = slice_diagonal(a.shape, spacing)
     box = _bounding_box(a | b)
@@ -176,9 +178,7 @@ def _squared_along_rows(goal: np.ndarray, spacing: float) -> np.ndarray:
     return (np.minimum(before, after) * spacing) ** 2
 
 
-def _lowest(
-    along: np.ndarray, between: np.ndarray, z: np.ndarray, row: np.ndarray, column: np.ndarray
-) -> np.ndarray:
+def _lowest(along: np.ndarray, between: np.ndarray, z: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Squared distances in slice `z`: the least, over its columns, of the way along the row axis and to that column."""
     step = max(1, _CHUNK // len(between))
     parts = [slice(k, k + step) for k in range(0, len(z), step)]

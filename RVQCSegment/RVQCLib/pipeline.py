@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from RVQCLib import __version__
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import Cancelled
-from RVQCLib.inference import choose, choose_device, propose_stack
+from RVQCLib.inference import choose, choose_device, hard_masks, propose, propose_stack
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult
-from RVQCLib.slices import from_network
-from RVQCLib.stack import Stack, Study, structure_volumes_ml
+from RVQCLib.slices import find_heart, from_network, to_network
+from RVQCLib.stack import LABELS, Stack, Study, structure_volumes_ml
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ def segment_study(
         `cancelled` returned True.
     """
     device = choose_device(device)
+    for cine in study.cines:
+        ed, es = find_phases(cine, bundle.models(cine[0].view, device))
+        study = study.with_phases(cine[0].view, ed=ed, es=es)
     results = []
     for number, stack in enumerate(study.stacks, start=1):
         if cancelled is not None and cancelled():
@@ -62,6 +66,23 @@ def segment_study(
             progress({**event, "done": number, "total": len(study.stacks)})
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
     return StudyResult(study, tuple(results), study_checks(volumes), provenance(bundle, device, options))
+
+
+def find_phases(cine: Sequence[Stack], models: ViewModels) -> tuple[int, int]:
+    """Indices of ED and ES among the frames of a cine: the most and the least blood in both ventricles.
+
+    The first candidate segments every frame in the crop of the first; the sum of LV and RV is smoothed over three
+    neighbouring frames of the periodic beat.
+    """
+    crop = find_heart(cine[0], models.locator, models.sampling, device=models.device)
+    blood = []
+    for frame in cine:
+        images = to_network(frame, crop, models.sampling)
+        mask, _ = hard_masks(propose(images, replace(models, segmenters=models.segmenters[:1]))[0])
+        blood.append(float(((mask == LABELS["LV"]) | (mask == LABELS["RV"])).sum()))
+    volume = np.array(blood)
+    smooth = (np.roll(volume, 1) + volume + np.roll(volume, -1)) / 3
+    return int(smooth.argmax()), int(smooth.argmin())
 
 
 def segment_stack(study: str, stack: Stack, models: ViewModels, *, options: QCOptions = QCOptions()) -> StackResult:

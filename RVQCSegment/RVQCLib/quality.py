@@ -10,7 +10,7 @@ import numpy as np
 
 from RVQCLib.anatomy import Plausible, shared_failures, stack_checks, study_checks
 from RVQCLib.measures import Measures, measure
-from RVQCLib.selection import Fences, Selection, cohort_fences, fences, is_ood, select, slice_position
+from RVQCLib.selection import Fences, Reference, Selection, cohort_fences, fences, is_ood, select, slice_position
 from RVQCLib.stack import STRUCTURES
 
 __all__ = [
@@ -92,32 +92,6 @@ class QCOptions:
     def from_json(values: Mapping[str, Any]) -> QCOptions:
         """The inverse of `to_json`."""
         return QCOptions(**{**values, "limits": Limits(**values.get("limits", {}))})
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What is usual on held-out labelled stacks: fences of stacks by structure and of slices by position and structure,
-    and the least usual agreement (eq. 3) of both. What was never seen is missing, and then never spoken against."""
-
-    stack: Mapping[str, Fences]
-    slices: Mapping[str, Mapping[str, Fences]] = field(default_factory=dict)
-    agreement: Mapping[str, float] = field(default_factory=dict)
-    slice_agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    @staticmethod
-    def from_calibration(calibration: Mapping[str, Any], phase: str) -> Reference:
-        """From a bundle's calibration of one view; a phase that it lacks has the fences of all phases together."""
-        stack = calibration["fences"].get(phase, calibration["fences"]["all"])
-        agreement = calibration.get("agreement_fences", {})
-        return Reference(
-            {s: Fences.from_json(values) for s, values in stack.items()},
-            {
-                p: {s: Fences.from_json(v) for s, v in row.items()}
-                for p, row in calibration.get("slice_fences", {}).items()
-            },
-            agreement.get("stack", {}),
-            agreement.get("slice", {}),
-        )
 
 
 class Graded(Protocol):
@@ -219,7 +193,12 @@ def judge(
         structures=_structures(measures, chosen, predicted, volumes_ml or _volumes(chosen, spacing_zyx)),
         slices=tuple(slices),
         candidates=_candidates(measures, networks),
-        fences={"used": used, "reference": _table(reference.stack if reference else None), "cohort": _table(cohort)},
+        fences={
+            "used": used,
+            "note": "" if used == options.fences else "cohort fences were asked for, but none are known here",
+            "reference": _table(reference.stack if reference else None),
+            "cohort": _table(cohort),
+        },
         selection=selection,
     )
 

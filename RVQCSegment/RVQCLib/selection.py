@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,32 @@ def cohort_fences(measures: Sequence[Measures], *, at_least: int = COHORT) -> tu
     pDC, pHD = (np.concatenate([getattr(m, name) for m in measures]) for name in ("stack_pDC", "stack_pHD"))
     table = {structure: fences(pDC[:, k], pHD[:, k]) for k, structure in enumerate(STRUCTURES)}
     return table, f"Cohort fences from {len(measures)} stacks."
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is usual on held-out labelled stacks: fences of stacks by structure and of slices by position and structure,
+    and the least usual agreement (eq. 3) of both. What was never seen is missing, and then never spoken against."""
+
+    stack: Mapping[str, Fences]
+    slices: Mapping[str, Mapping[str, Fences]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    slice_agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @staticmethod
+    def from_calibration(calibration: Mapping[str, Any], phase: str) -> Reference:
+        """From a bundle's calibration of one view; a phase that it lacks has the fences of all phases together."""
+        stack = calibration["fences"].get(phase, calibration["fences"]["all"])
+        agreement = calibration.get("agreement_fences", {})
+        return Reference(
+            {s: Fences.from_json(values) for s, values in stack.items()},
+            {
+                p: {s: Fences.from_json(v) for s, v in row.items()}
+                for p, row in calibration.get("slice_fences", {}).items()
+            },
+            agreement.get("stack", {}),
+            agreement.get("slice", {}),
+        )
 
 
 def is_ood(pDC: np.ndarray, pHD: np.ndarray, limits: Fences, quantifier: str = "paper") -> bool:

@@ -1,0 +1,126 @@
+"""Training examples and the split that keeps patients apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from RVQCLib.dataset import fingerprint_of, load_examples, select_part, split, training_crop
+from RVQCLib.files import RVQCError
+from RVQCLib.slices import Sampling, locator_crop
+from RVQCLib.study import Study, StudySource, find_studies
+
+SAMPLING = Sampling(spacing_mm=4.0, size=32, locator_spacing_mm=6.0, locator_size=48)
+
+
+def sources(**groups: int) -> list[StudySource]:
+    return [StudySource(f"{group}{k:03d}", group=group) for group, n in groups.items() for k in range(n)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    seed=st.integers(0, 9),
+    validation=st.floats(0.05, 0.4),
+    test=st.floats(0, 0.4),
+)
+def test_the_split_is_whole_disjoint_stratified_and_stable(sizes: list, seed: int, validation: float, test: float) -> None:
+    studies = sources(**{f"G{k}": n for k, n in enumerate(sizes)})
+    parts = split(studies, seed=seed, validation=validation, test=test)
+    assert sorted(sum(parts.values(), [])) == sorted(s.name for s in studies)
+    for k, n in enumerate(sizes):
+        counts = {part: sum(name.startswith(f"G{k}") for name in names) for part, names in parts.items()}
+        assert abs(counts["test"] - test * n) <= 0.5 and abs(counts["validation"] - validation * n) <= 0.5
+    assert split(studies[::-1], seed=seed, validation=validation, test=test) == parts
+
+
+def test_another_seed_is_another_split() -> None:
+    studies = sources(NOR=20, DCM=20)
+    one, two = (split(studies, seed=seed, validation=0.2, test=0.2) for seed in (0, 1))
+    assert one != two and [len(one[p]) for p in one] == [len(two[p]) for p in two] == [24, 8, 8]
+
+
+def test_a_new_patient_moves_nobody_of_another_group() -> None:
+    before = split(sources(NOR=10, DCM=10), seed=0, validation=0.2, test=0.2)
+    after = split(sources(NOR=10, DCM=15), seed=0, validation=0.2, test=0.2)
+    for part in before:
+        assert [n for n in before[part] if n.startswith("NOR")] == [n for n in after[part] if n.startswith("NOR")]
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (5, (3, 1, 1))])
+def test_a_small_group_gives_to_training_first(n: int, expected: tuple) -> None:
+    parts = split(sources(HCM=n), seed=0, validation=0.2, test=0.2)
+    assert tuple(len(parts[part]) for part in ("train", "validation", "test")) == expected
+
+
+def test_acdc_is_split_20_by_group(acdc: Path) -> None:
+    parts = split(find_studies(acdc), seed=0, validation=0.2, test=0.2)
+    group = {source.name: source.group for source in find_studies(acdc)}
+    for part, each in (("train", 12), ("validation", 4), ("test", 4)):
+        counts = {g: sum(group[name] == g for name in parts[part]) for g in set(group.values())}
+        assert counts == dict.fromkeys(("NOR", "MINF", "DCM", "HCM", "RV"), each)
+
+
+def test_examples_hold_the_whole_heart_in_the_middle(tiny_acdc: Path) -> None:
+    found = find_studies(tiny_acdc)
+    examples = load_examples(found, "SA", lambda image, mask: training_crop(image, mask, SAMPLING, 32), SAMPLING)
+    assert len(examples) == 20
+    assert [e.name for e in examples[:2]] == ["SA_ED", "SA_ES"] and {e.group for e in examples} == {"NOR", "DCM"}
+    for example in examples:
+        assert example.images.shape == example.labels.shape == (3, 32, 32)
+        assert (example.images.dtype, example.labels.dtype) == (np.float16, np.uint8)
+        assert example.images.min() >= 0 and example.images.max() <= 1
+        assert example.spacing_zyx == (9.0, 4.0, 4.0)
+        rows, columns = np.nonzero(example.labels.any(axis=0))
+        assert abs((rows.min() + rows.max()) / 2 - 15.5) <= 1 and abs((columns.min() + columns.max()) / 2 - 15.5) <= 1
+        # Blood is brighter than muscle in these studies: images and labels lie on each other.
+        assert example.images[example.labels == 1].mean() > example.images[example.labels == 2].mean() + 0.4
+
+
+def test_examples_can_show_the_whole_field(tiny_acdc: Path) -> None:
+    examples = load_examples(find_studies(tiny_acdc), "SA", lambda image, _: locator_crop(image, SAMPLING), SAMPLING)
+    assert examples[0].images.shape == (3, 48, 48) and examples[0].spacing_zyx == (9.0, 6.0, 6.0)
+    whole = [s.load(labels=True).labels[0].pixels for s in find_studies(tiny_acdc)]
+    for example, labels in zip(examples[::2], whole, strict=True):
+        assert (example.labels > 0).sum() * 36 == pytest.approx((labels > 0).sum() * 16, rel=0.1)
+
+
+def test_no_labelled_stack_of_the_view_is_refused(tiny_acdc: Path) -> None:
+    with pytest.raises(RVQCError, match="labelled LA stack; check the folder and --view"):
+        load_examples(find_studies(tiny_acdc), "LA", lambda image, _: locator_crop(image, SAMPLING), SAMPLING)
+
+
+def test_parts_are_those_that_the_bundle_records() -> None:
+    studies = sources(NOR=3)
+    views = {
+        "SA": {"training": {"split": {"train": ["NOR000"], "test": ["NOR001"]}}},
+        "LA": {"training": {"split": {"test": ["NOR002", "elsewhere"]}}},
+    }
+    assert [s.name for s in select_part(studies, views, "test")] == ["NOR001", "NOR002"]
+    assert [s.name for s in select_part(studies, views, "train")] == ["NOR000"]
+    assert select_part(studies, views, "all") == studies and select_part(studies, {}, "all") == studies
+    for nothing in ({}, {"SA": {}}, views):
+        with pytest.raises(RVQCError, match="validation part.*--split all"):
+            select_part(studies, nothing, "validation")
+
+
+def test_the_fingerprint_is_that_of_the_data(make_study: Callable[..., Study]) -> None:
+    study = make_study("a", 1)
+    pairs = [("a", image, truth) for image, truth in zip(study.stacks, study.labels, strict=True)]
+    assert fingerprint_of(pairs) == fingerprint_of(reversed(pairs))
+    _, image, truth = pairs[0]
+    brighter, mislabelled = image.pixels.copy(), truth.pixels.copy()
+    brighter[0, 0, 0] += 1
+    mislabelled[2, 7, 7] = 3
+    changed = [
+        ("a", image.with_pixels(brighter), truth),
+        ("a", image, truth.with_pixels(mislabelled)),
+        ("b", image, truth),
+        ("a", replace(image, phase="ES"), truth),
+    ]
+    assert len({fingerprint_of([other, *pairs[1:]]) for other in [pairs[0], *changed]}) == 5
