@@ -1,0 +1,37 @@
+# make demo   set up and run the main job on two synthetic studies
+# make test   set up, check the style, run the tests
+# make bench  what the whole costs over the bare networks -> bench.json
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test bench style wheel clean
+.DEFAULT_GOAL := demo
+
+.venv/ready: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch .venv/ready
+
+.venv: .venv/ready
+
+demo: .venv/ready
+	$(BIN)/rvqc demo
+
+style: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: style
+	$(BIN)/python -m pytest
+
+bench: .venv/ready
+	$(BIN)/python Testing/benchmark.py --out bench.json
+
+wheel: .venv/ready
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf .venv build dist demo bench.json RVQCSegment/*.egg-info *.egg-info .pytest_cache .ruff_cache .hypothesis

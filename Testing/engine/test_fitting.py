@@ -1,0 +1,313 @@
+"""Fitting one network: it learns, it is deterministic, and a killed run ends where an unbroken one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from RVQCLib import fitting
+from RVQCLib.augmentation import AugmentationConfig
+from RVQCLib.dataset import Example
+from RVQCLib.files import Cancelled, RVQCError
+from RVQCLib.fitting import RunConfig, Snapshot, keep_best, native_precision, train_network, validation_dice
+from RVQCLib.networks import build
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+GENTLE = AugmentationConfig(rotation_degrees=10, scale=(0.9, 1.1), shift_pixels=2, elastic_pixels=0.5, dihedral=0)
+TASKS = {
+    "BN1": ("segmenter", "BN1", {"width": 4, "stages": 3}),
+    "BN2": ("segmenter", "BN2", {"width": 4, "stages": 3}),  # its dropout draws from torch's own generator
+    "R": ("qc", "AE", {"width": 4, "latent": 8}),
+    "locator": ("locator", "BN1", {"width": 4, "stages": 3, "classes": 2}),
+}
+
+
+def run(name: str = "BN1", **changes: Any) -> RunConfig:
+    task, network, parameters = TASKS[name]
+    values = {"epochs": 2, "batch": 8, "learning_rate": 0.01, "average": 0.9, "size": 32, "augmentation": GENTLE}
+    return RunConfig(task=task, network=network, parameters=parameters, **{**values, **changes})
+
+
+def discs(count: int, size: int, seed: int) -> list[Example]:
+    """Stacks of two slices: an LV disc in a MYO ring beside an RV disc, each tissue with its own brightness."""
+    generator = np.random.default_rng(seed)
+    r, c = np.mgrid[:size, :size] - (size - 1) / 2
+    examples = []
+    for number in range(count):
+        labels = np.zeros((2, size, size), np.uint8)
+        for one in labels:
+            y, x = generator.uniform(-2, 2, 2)
+            one[np.hypot(r - y, c - x + 7) < 6] = 3
+            one[np.hypot(r - y, c - x - 2) < 7] = 2
+            one[np.hypot(r - y, c - x - 2) < 4.5] = 1
+        images = np.array([0.4, 0.95, 0.1, 0.7])[labels] + generator.normal(0, 0.02, labels.shape)
+        pixels = np.clip(images, 0, 1).astype(np.float16)
+        examples.append(Example(f"p{number}", "NOR", "SA_ED", pixels, labels, (8.0, 4.0, 4.0)))
+    return examples
+
+
+TRAIN, VALIDATION = discs(8, 40, 0), discs(2, 32, 1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def after_steps(count: int) -> Callable[[], bool]:
+    """A `cancelled` that says so when it has been asked `count` times."""
+    asked = iter(range(count))
+    return lambda: next(asked, None) is None
+
+
+def same(one: Sequence[Snapshot], two: Sequence[Snapshot]) -> bool:
+    return len(one) == len(two) and all(
+        (a.epoch, a.score, a.dice) == (b.epoch, b.score, b.dice)
+        and a.weights.keys() == b.weights.keys()
+        and all(torch.equal(a.weights[k], b.weights[k]) for k in a.weights)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_a_segmenter_learns(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    config = run(epochs=8, learning_rate=0.02)
+    kept = train_network(config, TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors", report=events.append)
+    assert [e["epoch"] for e in events] == list(range(1, 9))
+    assert events[-1]["loss"] < 0.6 * events[0]["loss"]
+    assert kept[0].score > 0.75
+    assert kept[0].score == max(np.mean(list(e["validation_dice"].values())) for e in events)
+    assert {"task", "network", "seed", "epoch", "epochs", "loss", "validation_dice", "seconds_left"} <= events[0].keys()
+    assert set(events[0]["validation_dice"]) == {"LV", "MYO", "RV"}
+    assert events[-1]["seconds_left"] == 0 < events[0]["seconds_left"]
+    model = build(config.network, config.parameters)
+    model.load_state_dict(kept[0].weights)
+    assert validation_dice(model.eval(), VALIDATION, config, device="cpu") == kept[0].dice
+
+
+def test_r_learns_to_reconstruct(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    config = run("R", epochs=6, learning_rate=0.02, corruption=0.0)
+    train_network(config, TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors", report=events.append)
+    assert events[-1]["loss"] < 0.8 * events[0]["loss"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_and_continued_is_as_if_never_stopped(tmp_path: Path, name: str) -> None:
+    """The same seed gives the same weights, bit for bit; killed in the middle of epoch 2 and continued in a process whose
+    random numbers are elsewhere, too."""
+    config = run(name, epochs=3, keep=2)
+    whole = train_network(config, TRAIN, VALIDATION, checkpoint=tmp_path / "whole.safetensors")
+    torch.manual_seed(12345)
+    broken = tmp_path / "broken.safetensors"
+    with pytest.raises(Cancelled):
+        train_network(config, TRAIN, VALIDATION, checkpoint=broken, cancelled=after_steps(3))
+    with safe_open(broken, "pt") as stored:
+        assert '"epoch": 1' in stored.metadata()["state"]
+    torch.manual_seed(54321)
+    events: list[dict[str, Any]] = []
+    continued = train_network(config, TRAIN, VALIDATION, checkpoint=broken, report=events.append)
+    assert [e["epoch"] for e in events] == [2, 3]
+    assert same(whole, continued)
+    a, b = load_file(tmp_path / "whole.safetensors"), load_file(broken)
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_another_seed_is_another_network(tmp_path: Path) -> None:
+    one, two = (
+        train_network(run(epochs=1, seed=s), TRAIN, VALIDATION, checkpoint=tmp_path / f"{s}.safetensors") for s in (0, 1)
+    )
+    assert not same(one, two)
+
+
+def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    first = train_network(run(), TRAIN, VALIDATION, checkpoint=checkpoint)
+    written = checkpoint.read_bytes()
+    again = train_network(run(), TRAIN, VALIDATION, checkpoint=checkpoint, cancelled=lambda: True)
+    assert same(first, again) and checkpoint.read_bytes() == written
+
+
+def test_a_checkpoint_without_random_state_is_continued(tmp_path: Path) -> None:
+    """Checkpoints from before that state was stored; without dropout nothing depends on it."""
+    checkpoint = tmp_path / "c.safetensors"
+    whole = train_network(run(), TRAIN, VALIDATION, checkpoint=tmp_path / "whole.safetensors")
+    with pytest.raises(Cancelled):
+        train_network(run(), TRAIN, VALIDATION, checkpoint=checkpoint, cancelled=after_steps(2))
+    with safe_open(checkpoint, "pt") as stored:
+        metadata = stored.metadata()
+    tensors = {k: v for k, v in load_file(checkpoint).items() if not k.startswith("random/")}
+    save_file(tensors, checkpoint, metadata)
+    assert same(whole, train_network(run(), TRAIN, VALIDATION, checkpoint=checkpoint))
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 3}, {"seed": 1}, {"learning_rate": 0.02}, {"augmentation": AugmentationConfig()}]
+)
+def test_another_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+    with pytest.raises(RVQCError, match=f"{checkpoint} is a checkpoint of another configuration; remove it"):
+        train_network(run(**{"epochs": 1, **change}), TRAIN, VALIDATION, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[:100], lambda b: b"", lambda b: b"\0" * len(b)])
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+    checkpoint.write_bytes(spoil(checkpoint.read_bytes()))
+    with pytest.raises(RVQCError, match=f"{checkpoint} is no whole checkpoint.*remove it"):
+        train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+
+
+def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "c.safetensors")
+    with pytest.raises(RVQCError, match="no whole checkpoint"):
+        train_network(run(), TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors")
+
+
+def test_a_checkpoint_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while the second epoch is written: the first stays, nothing lies beside it."""
+    checkpoint, config = tmp_path / "c.safetensors", run()
+    real = fitting.save_file
+    written: list[bytes] = []
+
+    def save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        assert path != checkpoint
+        real(tensors, path, metadata=metadata)
+        if written:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise OSError(28, "No space left on device")
+        written.append(path.read_bytes())
+
+    monkeypatch.setattr(fitting, "save_file", save)
+    with pytest.raises(OSError, match="No space"):
+        train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == written[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_cancelled_before_the_first_epoch_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        train_network(run(), TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors", cancelled=lambda: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_average_of_the_weights_by_hand(tmp_path: Path) -> None:
+    """One step: the decay is the smaller of 0.9 and 1/10, so a tenth of the start and nine of where the step led."""
+    config = run(epochs=1, batch=100)
+    train_network(config, TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors")
+    stored = load_file(tmp_path / "c.safetensors")
+    torch.manual_seed(config.seed)
+    for name, start in build(config.network, config.parameters).state_dict().items():
+        reached, average = stored[f"model/{name}"], stored[f"average/{name}"]
+        torch.testing.assert_close(average, 0.1 * start + 0.9 * reached)
+        assert torch.equal(stored[f"snapshot/0/{name}"], average)
+
+
+def snapshots(*scores: float) -> list[Snapshot]:
+    return [Snapshot(epoch, score, {}, {}) for epoch, score in enumerate(scores, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "keep", "spread", "epochs"),
+    [
+        ((0.1, 0.5, 0.3), 1, 1, [2]),
+        ((0.1, 0.5, 0.3), 2, 1, [2, 3]),
+        ((0.1, 0.5, 0.3), 5, 1, [2, 3, 1]),
+        ((0.1, 0.5, 0.4, 0.3, 0.2), 2, 2, [2, 4]),  # 3 is too near to 2
+        ((0.1, 0.5, 0.4, 0.3, 0.2), 3, 3, [2, 5]),  # 1, 3 and 4 are too near to 2
+        ((0.5, 0.5, 0.5), 2, 1, [1, 2]),  # a tie goes to the earlier
+        ((), 3, 1, []),
+    ],
+)
+def test_the_best_are_kept(scores: tuple, keep: int, spread: int, epochs: list[int]) -> None:
+    assert [s.epoch for s in keep_best(snapshots(*scores), keep, spread)] == epochs
+    assert [s.epoch for s in keep_best(snapshots(*scores)[::-1], keep, spread)] == epochs
+
+
+def test_r_without_corruption_is_the_plain_autoencoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("a mask was corrupted")
+
+    monkeypatch.setattr(fitting, "corrupt_slice", forbidden)
+    plain = run("R", epochs=1, corruption=0.0)
+    train_network(plain, TRAIN, VALIDATION, checkpoint=tmp_path / "plain.safetensors")
+    with pytest.raises(AssertionError, match="corrupted"):
+        train_network(replace(plain, corruption=1.0), TRAIN, VALIDATION, checkpoint=tmp_path / "other.safetensors")
+
+
+def test_corrupted_masks_are_pulled_back_to_the_true_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What R is shown is corrupted in the configured share; what it is asked for never is."""
+    shown, asked = [], []
+    monkeypatch.setattr(fitting, "corrupt_slice", lambda mask, generator, strength: np.zeros_like(mask))
+    real_hot, real_loss = fitting.one_hot, fitting.reconstruction_loss
+    monkeypatch.setattr(fitting, "one_hot", lambda labels: shown.append(labels.clone()) or real_hot(labels))
+    monkeypatch.setattr(
+        fitting, "reconstruction_loss", lambda out, labels: asked.append(labels.clone()) or real_loss(out, labels)
+    )
+    config = run("R", epochs=6, corruption=0.25, average=0.0)
+    train_network(config, TRAIN, VALIDATION[:1], checkpoint=tmp_path / "c.safetensors")
+    assert all(labels.flatten(1).any(1).all() for labels in asked)
+    masks = torch.cat([labels for labels in shown if len(labels) == 8])  # without the validation's stacks of two
+    assert len(masks) == 6 * 16
+    assert 0.1 < (~masks.flatten(1).any(1)).float().mean() < 0.45
+
+
+class Constant(nn.Module):
+    """Calls everything one class, or gives back a one-hot mask as it is."""
+
+    def __init__(self, label: int | None) -> None:
+        super().__init__()
+        self.label = label
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.label is None:
+            return inputs
+        logits = torch.zeros(len(inputs), 4, *inputs.shape[2:])
+        logits[:, self.label] = 1
+        return logits
+
+
+def test_validation_dice_by_hand() -> None:
+    """Two stacks of 2 x 4 pixels: one with 4 RV pixels of 8 and no LV or MYO, one with 2 LV and 6 MYO."""
+    first = np.array([[[3, 3, 0, 0], [3, 3, 0, 0]]], np.uint8)
+    second = np.array([[[1, 2, 2, 2], [1, 2, 2, 2]]], np.uint8)
+    examples = [Example("p", "", "SA_ED", np.zeros(m.shape, np.float16), m, (8, 1, 1)) for m in (first, second)]
+    # All RV: stack 1 LV and MYO absent from both (1, 1), RV 2*4/(8+4); stack 2 nothing right.
+    dice = validation_dice(Constant(3), examples, run(), device="cpu")
+    assert dice == pytest.approx({"LV": (1 + 0) / 2, "MYO": (1 + 0) / 2, "RV": (8 / 12 + 0) / 2})
+    assert validation_dice(Constant(None), examples, run("R"), device="cpu") == {"LV": 1.0, "MYO": 1.0, "RV": 1.0}
+    # The locator: all heart; 4 of 8 pixels are, then 8 of 8.
+    heart = validation_dice(Constant(1), examples, run("locator"), device="cpu")
+    assert heart == pytest.approx({"heart": (8 / 12 + 1) / 2})
+
+
+def test_mixed_precision_trains_and_keeps_single_precision_weights(tmp_path: Path) -> None:
+    kept = train_network(
+        run(epochs=1, precision="bfloat16"), TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors"
+    )
+    assert all(v.dtype == torch.float32 and v.isfinite().all() for v in kept[0].weights.values())
+
+
+def test_native_precision() -> None:
+    assert native_precision("cuda") == native_precision("cuda:1") == "bfloat16"
+    assert native_precision("mps") == "float32"
+    assert native_precision("cpu") in ("bfloat16", "float32")
+
+
+def test_fewer_slices_than_a_batch_are_one_step(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    config = run(epochs=1, batch=64)
+    train_network(config, TRAIN[:1], VALIDATION, checkpoint=tmp_path / "c.safetensors", report=events.append)
+    assert len(events) == 1 and np.isfinite(events[0]["loss"])
