@@ -23,16 +23,12 @@ from RVQCLib.inference import Chosen, Proposal, choose, choose_device, propose_s
 from RVQCLib.metrics import dice
 from RVQCLib.prediction import DiceModel, confidence, fit, slice_features, stack_features
 from RVQCLib.selection import Fences, fences, slice_position
-from RVQCLib.shifts import SHIFTS, shift_stack
+from RVQCLib.shifts import SEVERITIES, SHIFTS, shift_stack
 from RVQCLib.slices import from_network
 from RVQCLib.stack import LABELS, STRUCTURES, Stack
 from RVQCLib.study import StudySource, find_studies
 
 log = logging.getLogger(__name__)
-
-SEVERITIES = (2, 4)
-"""Severities of every shift in the calibration: what another hospital may look like, and a bad scan."""
-
 
 @dataclass(frozen=True)
 class Opinion:
@@ -137,7 +133,7 @@ def calibrate_view(
     rows = _Rows()
     for number, (study, image, truth) in enumerate(pairs, start=1):
         fence = Fences.from_json(tables[image.phase]["RV"])
-        for version in _versions(image):
+        for version in _versions(image, number):
             proposal = propose_stack(version, models)
             _add(rows, study, proposal, choose(proposal, fence, models), truth)
         report({"event": "calibrate", "study": study, "stack": image.name, "done": number, "total": len(pairs)})
@@ -163,12 +159,11 @@ def _labelled(sources: Sequence[StudySource], view: str) -> Iterator[tuple[str, 
                 yield study.name, image, truth
 
 
-def _versions(image: Stack) -> Iterator[Stack]:
-    """The stack as it is and under every shift."""
+def _versions(image: Stack, number: int) -> Iterator[Stack]:
+    """The stack as it is and once under every shift; the severities take turns, so that all are seen."""
     yield image
-    for name in SHIFTS:
-        for severity in SEVERITIES:
-            yield shift_stack(image, name, severity, seed=0)
+    for k, name in enumerate(SHIFTS):
+        yield shift_stack(image, name, SEVERITIES[(number + k) % len(SEVERITIES)], seed=0)
 
 
 def _add(rows: _Rows, study: str, proposal: Proposal, chosen: Chosen, truth: Stack) -> None:

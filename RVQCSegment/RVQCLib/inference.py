@@ -163,10 +163,10 @@ def choose(proposal: Proposal, fences: Fences | None, models: ViewModels, *, pri
     selection = select(proposal.measures.stack_pDC[:, k], proposal.measures.stack_pHD[:, k], fences)
     picked = list(selection.indices)
     if len(picked) == 1:
-        mask, probabilities = proposal.masks[picked[0]], proposal.probabilities[picked[0]]
-        again = proposal.reconstructions[picked[0]]
-    else:
-        mask, probabilities = hard_masks(proposal.probabilities[picked].mean(axis=0))
-        again = reconstruct(mask, models)
-    measures = measure(mask[None], again[None], proposal.spacing_zyx)
-    return Chosen(selection, mask, probabilities, again, measures)
+        i = picked[0]
+        own = proposal.measures.of(i)
+        return Chosen(selection, proposal.masks[i], proposal.probabilities[i], proposal.reconstructions[i], own)
+    mask, probabilities = hard_masks(proposal.probabilities[picked].mean(axis=0))
+    again = reconstruct(mask, models)
+    own = measure(mask[None], again[None], proposal.spacing_zyx)
+    return Chosen(selection, mask, probabilities, again, own)

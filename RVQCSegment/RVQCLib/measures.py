@@ -1,9 +1,9 @@
-"""The pseudo-measures of Sec. 2.3: pDC, pHD between candidates and their reconstructions, and the candidates' agreement."""
+"""The pseudo-measures of Sec. 2.3, pDC and pHD of candidates and reconstructions, and the candidates' agreement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -41,6 +41,12 @@ class Measures:
     stack_agreement: np.ndarray
     slice_mm2: np.ndarray
     slice_again_mm2: np.ndarray
+
+    def of(self, candidate: int) -> Measures:
+        """The measures of one candidate alone (m = 1), whose agreement with itself is 1."""
+        one = {f.name: getattr(self, f.name)[candidate : candidate + 1] for f in fields(self) if "agreement" not in f.name}
+        agreement = {"slice_agreement": np.ones_like(self.slice_agreement), "stack_agreement": np.ones_like(self.stack_agreement)}
+        return Measures(**one, **agreement)
 
 
 def measure(candidates: np.ndarray, reconstructions: np.ndarray, spacing_zyx: Sequence[float]) -> Measures:

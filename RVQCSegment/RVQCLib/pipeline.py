@@ -92,7 +92,10 @@ def segment_stack(study: str, stack: Stack, models: ViewModels, *, options: QCOp
     proposal = propose_stack(stack, models)
     fence = reference.stack[options.primary] if reference else None
     chosen = choose(proposal, fence, models, primary=options.primary)
-    mask = stack.with_pixels(from_network(chosen.probabilities, proposal.crop, stack))
+    candidates = tuple(stack.with_pixels(from_network(p, proposal.crop, stack)) for p in proposal.probabilities)
+    picked = chosen.selection.indices
+    average = from_network(chosen.probabilities, proposal.crop, stack) if len(picked) > 1 else None
+    mask = candidates[picked[0]] if average is None else stack.with_pixels(average)
     judgement = judge(
         proposal.measures,
         chosen.measures,
@@ -111,10 +114,7 @@ def segment_stack(study: str, stack: Stack, models: ViewModels, *, options: QCOp
         image=stack,
         mask=mask,
         reconstruction=stack.with_pixels(from_network(_one_hot(chosen.reconstruction), proposal.crop, stack)),
-        candidates=tuple(
-            stack.with_pixels(from_network(probabilities, proposal.crop, stack))
-            for probabilities in proposal.probabilities
-        ),
+        candidates=candidates,
         judgement={**head, **judgement.to_json()},
     )
 

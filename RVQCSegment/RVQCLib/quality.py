@@ -1,4 +1,4 @@
-"""Quality control of one stack: what the measures, the fences and the anatomy say together, in a verdict with reasons."""
+"""Quality control of one stack: what measures, fences and anatomy say together, as a verdict with reasons."""
 
 from __future__ import annotations
 
@@ -150,9 +150,9 @@ def judge(
     """Judge one stack.
 
     The verdict is ``ood`` when the primary structure is out of distribution (`is_ood` over all candidates) or the mask
-    shows a failure that all candidates may share; else ``look`` when there is any reason; else ``trusted``. Every reason
-    begins with who speaks: ``failed``, ``unusual shape`` (the distance from the reconstruction), ``candidates disagree``
-    (their mutual Dice), ``anatomy``, ``low predicted Dice`` or ``not calibrated``. Slices are numbered from 1 in words.
+    shows a failure that all candidates may share; else ``look`` when there is any reason; else ``trusted``. A reason
+    begins with who speaks: ``failed``, ``unusual shape`` (distance from the reconstruction), ``candidates disagree``
+    (their mutual Dice), ``anatomy``, ``low predicted Dice`` or ``not calibrated``. In words, slices count from 1.
 
     Parameters
     ----------
@@ -170,13 +170,8 @@ def judge(
     networks
         Names of the candidates.
     """
-    positions = slice_position(chosen.slice_mm2[0].sum(axis=1))
-    slices = [
-        _judge_slice(s, position, measures, chosen, reference, predicted, options.limits)
-        for s, position in enumerate(positions)
-    ]
-    findings = stack_checks(mask, spacing_zyx, view)
-    for finding in findings:
+    slices = _judge_slices(measures, chosen, reference, predicted, options.limits)
+    for finding in stack_checks(mask, spacing_zyx, view):
         slices[finding.index]["reasons"].append(finding.text)
         slices[finding.index]["flag"] = True
     used = "cohort" if options.fences == "cohort" and cohort else "reference"
@@ -193,12 +188,7 @@ def judge(
         structures=_structures(measures, chosen, predicted, volumes_ml or _volumes(chosen, spacing_zyx)),
         slices=tuple(slices),
         candidates=_candidates(measures, networks),
-        fences={
-            "used": used,
-            "note": "" if used == options.fences else "cohort fences were asked for, but none are known here",
-            "reference": _table(reference.stack if reference else None),
-            "cohort": _table(cohort),
-        },
+        fences=_fences(used, options.fences, reference.stack if reference else None, cohort),
         selection=selection,
     )
 
@@ -210,10 +200,9 @@ def _shape_reasons(measures: Measures, table: Mapping[str, Fences] | None, quant
         limits = table.get(structure) if table else None
         pDC, pHD = measures.stack_pDC[:, k], measures.stack_pHD[:, k]
         if limits is not None and is_ood(pDC, pHD, limits, quantifier):
-            said[structure] = (
-                f"unusual shape: {structure} of every candidate (best pDC {pDC.max():.2f}, usual from {limits.th_low:.2f}; "
-                f"best pHD {pHD.min():.1f} mm, usual up to {limits.th_up:.1f} mm)"
-            )
+            best = f"best pDC {pDC.max():.2f}, usual from {limits.th_low:.2f}"
+            nearest = f"best pHD {pHD.min():.1f} mm, usual up to {limits.th_up:.1f} mm"
+            said[structure] = f"unusual shape: {structure} of every candidate ({best}; {nearest})"
     return said
 
 
@@ -241,6 +230,13 @@ def _slice_doubts(slices: Sequence[Mapping[str, Any]]) -> list[str]:
         for who in sorted({reason.split(":")[0] for reason in entry["reasons"]}):
             speakers.setdefault(who, []).append(str(entry["index"] + 1))
     return [f"{who}: slice{'s' if len(s) > 1 else ''} {', '.join(s)}" for who, s in speakers.items()]
+
+
+def _judge_slices(
+    measures: Measures, chosen: Measures, reference: Reference | None, predicted: Graded | None, limits: Limits
+) -> list[dict[str, Any]]:
+    positions = slice_position(chosen.slice_mm2[0].sum(axis=1))
+    return [_judge_slice(s, p, measures, chosen, reference, predicted, limits) for s, p in enumerate(positions)]
 
 
 def _judge_slice(
@@ -330,6 +326,13 @@ def _candidates(measures: Measures, networks: Sequence[str]) -> tuple[dict[str, 
         }
         for i in range(len(measures.stack_pDC))
     )
+
+
+def _fences(
+    used: str, asked: str, reference: Mapping[str, Fences] | None, cohort: Mapping[str, Fences] | None
+) -> dict[str, Any]:
+    note = "" if used == asked else "cohort fences were asked for, but none are known here"
+    return {"used": used, "note": note, "reference": _table(reference), "cohort": _table(cohort)}
 
 
 def _table(table: Mapping[str, Fences] | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Fences, the OoD rule and the selection among candidates (Sec. 2.3, eqs. 3 and 4), as rules on plain numbers."""
+"""Fences, the OoD rule and the selection among candidates (Sec. 2.3, eqs. 3 and 4): rules on plain numbers."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def is_ood(pDC: np.ndarray, pHD: np.ndarray, limits: Fences, quantifier: str = "
 
 @dataclass(frozen=True)
 class Selection:
-    """The candidates whose mask is taken: one index, or two whose average is taken; the rule and the reason in words."""
+    """The candidate whose mask is taken, or the two whose average is; the rule, and the reason in words."""
 
     indices: tuple[int, ...]
     rule: str
@@ -168,8 +168,8 @@ def slice_position(areas: Sequence[float] | np.ndarray) -> tuple[str, ...]:
     """``basal``, ``mid``, ``apical`` or ``outside`` for every slice, from the area (S,) of all structures in it.
 
     The range from the first to the last slice with a structure is cut in thirds; beyond it is ``outside``, a gap in it
-    is not. The base is the end whose half of the range has the larger mean area (a tie: the first slice), because stacks
-    come in both orders. One slice is ``mid``.
+    is not. Stacks come in both orders, so the base is the end whose half of the range has the larger mean area (a tie:
+    the first slice). One slice is ``mid``.
     """
     area = np.asarray(areas, float)
     filled = np.flatnonzero(area > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from RVQCLib.anatomy import Finding, Plausible, areas_mm2, shared_failures, stack_checks, study_checks
 from RVQCLib.stack import STRUCTURES
 from RVQCLib.study import find_studies
@@ -83,7 +84,7 @@ def test_rv_that_touches_the_lv_cavity():
 
 
 def test_area_jumps():
-    # slice 2: RV of 3 x 8 = 96 mm2 between 320 and 320, a gap of 224; slice 4 loses its LV, only 144 mm2: too little to tell
+    # slice 2: RV of 3 x 8 = 96 mm2 between 320 and 320, a gap of 224; slice 4 loses its LV of 144 mm2, too little to tell
     mask = heart()
     mask[2, 9:16, 4:12] = 0
     mask[4][mask[4] == 1] = 2

@@ -14,7 +14,7 @@ ENGINE = Path(__file__).resolve().parents[2] / "RVQCSegment" / "RVQCLib"
 ORDER = (
     "files stack nifti dicom images layouts study slices networks metrics measures selection anatomy quality prediction "
     "bundle inference dataset shifts calibration losses augmentation fitting training drawing charts report result pipeline "
-    "phantom_anatomy phantom_planes phantom_tissues phantom_scanner phantom evaluation qc_evaluation info demo cli"
+    "phantom_anatomy phantom_tissues phantom_scanner phantom_planes phantom evaluation qc_evaluation info demo cli"
 ).split()
 """Rooms in the order in which data flows; a file imports only from those before it."""
 

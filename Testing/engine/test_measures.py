@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from RVQCLib.measures import measure
 from RVQCLib.metrics import dice, empty_reason, hausdorff
 from RVQCLib.stack import LABELS, STRUCTURES

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from RVQCLib.metrics import boundary, dice, empty_reason, hausdorff, hausdorff_of_slices
 
 ANISOTROPIC = (10.0, 1.5, 1.2)
@@ -31,7 +32,7 @@ def blobs(seed: int, shape: tuple[int, int, int] = (5, 24, 30)) -> tuple[np.ndar
         center = middle + generator.normal(0, (0.4, 1.5, 1.5))
         radius = generator.uniform((1, 4, 4), (3, 8, 8))
         lump = sum(((x - m) / w) ** 2 for x, m, w in zip((z, r, c), center, radius, strict=True)) < 1
-        lump[tuple(int(round(min(max(m, 0), n - 1))) for m, n in zip(center, shape, strict=True))] = True
+        lump[tuple(round(min(max(m, 0), n - 1)) for m, n in zip(center, shape, strict=True))] = True
         masks.append(lump & (generator.random(shape) < 0.95))
     return masks[0], masks[1]
 
@@ -96,8 +97,8 @@ def test_hd95_interpolates_and_takes_the_worse_direction():
 
 
 def test_the_boundary_in_space_is_open_at_the_ends():
-    # A block of 3 slices of 3 x 3: the cross of 6 neighbours leaves only its very centre inside; alone in its plane, every
-    # slice has a centre.
+    # A block of 3 slices of 3 x 3: the cross of 6 neighbours leaves only its very centre inside; in the plane alone,
+    # every slice has a centre.
     block = pixels((5, 5, 5), (slice(1, 4), slice(1, 4), slice(1, 4)))
     assert boundary(block).sum() == 26
     assert boundary(block, across=False).sum() == 24

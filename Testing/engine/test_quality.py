@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from RVQCLib.measures import measure
 from RVQCLib.quality import Judgement, Limits, QCOptions, Reference, judge
 from RVQCLib.selection import Fences, select

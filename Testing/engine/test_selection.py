@@ -1,4 +1,4 @@
-"""Eqs. 3 and 4, the OoD rule and steps 1 to 5 of Sec. 2.3: every branch, with values worked out by hand from the paper."""
+"""Eqs. 3 and 4, the OoD rule and steps 1 to 5 of Sec. 2.3: every branch, with values worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from RVQCLib.measures import measure
 from RVQCLib.selection import Fences, cohort_fences, fences, is_ood, select, slice_position
 
