@@ -49,10 +49,11 @@ class Plausible:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check says, in words, of slice `index`."""
+    """What a check says, in words, of a structure in slice `index`."""
 
     text: str
     index: int
+    structure: str = "RV"
 
 
 def areas_mm2(mask: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
@@ -137,7 +138,7 @@ def _jumps(area: np.ndarray, limits: Plausible) -> list[Finding]:
             peak = here * limits.jump > high > 0 and here - high > limits.jump_mm2
             if dip or peak:
                 three = ", ".join(f"{value:.0f}" for value in area[index - 1 : index + 2, k])
-                found.append(Finding(f"anatomy: {structure} area jumps ({three} mm2)", index))
+                found.append(Finding(f"anatomy: {structure} area jumps ({three} mm2)", index, structure))
     return found
 
 

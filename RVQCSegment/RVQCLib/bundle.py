@@ -26,7 +26,10 @@ DEFAULT_NAME = "RVQC-ACDC-light"
 
 @dataclass(frozen=True)
 class ViewModels:
-    """The networks of one view, in evaluation mode on `device`."""
+    """The networks of one view, in evaluation mode on `device`.
+
+    With `consensus`, the mean of the segmenters' probabilities is one more candidate, named last in `names`.
+    """
 
     sampling: Sampling
     locator: nn.Module
@@ -35,6 +38,7 @@ class ViewModels:
     qc: nn.Module
     calibration: dict[str, Any] | None
     device: str
+    consensus: bool = False
 
 
 @dataclass
@@ -80,14 +84,16 @@ class Bundle:
     def _build(self, view: str, device: str) -> ViewModels:
         part = self.description["views"][view]
         segmenters = part["segmenters"]
+        consensus = bool(part.get("consensus")) and len(segmenters) > 1
         return ViewModels(
             sampling=Sampling.from_json(part["sampling"]),
             locator=self._network(part["locator"], device),
             segmenters=tuple(self._network(entry, device) for entry in segmenters),
-            names=tuple(entry["network"] for entry in segmenters),
+            names=tuple(entry["network"] for entry in segmenters) + (("mean",) if consensus else ()),
             qc=self._network(part["qc"], device),
             calibration=part.get("calibration"),
             device=device,
+            consensus=consensus,
         )
 
     def _network(self, entry: dict[str, Any], device: str) -> nn.Module:

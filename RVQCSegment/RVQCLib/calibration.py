@@ -69,7 +69,7 @@ def opinion(calibration: dict[str, Any], proposal: Proposal, chosen: Chosen) -> 
 
 def _features(proposal: Proposal, chosen: Chosen) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Features of the stack (3, n), and the arguments of `slice_features` but its context."""
-    expected, expected_slices = confidence(chosen.mask, proposal.probabilities.mean(axis=0))
+    expected, expected_slices = confidence(chosen.mask, proposal.voters.mean(axis=0))
     own, all_ = chosen.measures, proposal.measures
     area = own.slice_mm2[0]
     volume = area.sum(axis=0) * proposal.spacing_zyx[0] / 1000.0

@@ -112,6 +112,7 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
         networks=tuple(args.network),
         width=args.width,
         m_best=args.m_best,
+        consensus=not args.no_consensus,
         epochs=args.epochs,
         qc_epochs=args.qc_epochs,
         locator_epochs=args.locator_epochs,
@@ -251,6 +252,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--network", nargs="+", default=["BN1", "BN2"], help="one run each: BN1, BN2, module:factory")
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full")
     parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
+    parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
     parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
     parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")

@@ -54,8 +54,14 @@ def _try_kernel(device: str) -> None:
 
 
 def propose(images: np.ndarray, models: ViewModels) -> np.ndarray:
-    """Class probabilities of every candidate, float32 (m, slices, 4, size, size), of images (slices, 1, size, size)."""
-    return np.stack([_probabilities(segmenter, images, models.device) for segmenter in models.segmenters])
+    """Class probabilities of every candidate, float32 (m, slices, 4, size, size), of images (slices, 1, size, size).
+
+    In a bundle with a consensus the mean of all segmenters is the last candidate.
+    """
+    probabilities = [_probabilities(segmenter, images, models.device) for segmenter in models.segmenters]
+    if models.consensus:
+        probabilities.append(np.mean(probabilities, axis=0, dtype=np.float32))
+    return np.stack(probabilities)
 
 
 def _probabilities(model: nn.Module, inputs: np.ndarray, device: str) -> np.ndarray:
@@ -127,6 +133,12 @@ class Proposal:
     reconstructions: np.ndarray
     measures: Measures
     spacing_zyx: tuple[float, float, float]
+    n_voters: int
+
+    @property
+    def voters(self) -> np.ndarray:
+        """The probabilities of the segmenters themselves, without their mean."""
+        return self.probabilities[: self.n_voters]
 
 
 @dataclass(frozen=True)
@@ -150,8 +162,10 @@ def propose_stack(stack: Stack, models: ViewModels) -> Proposal:
     masks = np.stack([mask for mask, _ in pairs])
     reconstructions = reconstruct(masks, models)
     spacing = (stack.geometry.spacing_zyx[0], crop.spacing_mm, crop.spacing_mm)
-    measures = measure(masks, reconstructions, spacing)
-    return Proposal(stack, crop, masks, np.stack([p for _, p in pairs]), reconstructions, measures, spacing)
+    voters = len(models.segmenters)
+    measures = measure(masks, reconstructions, spacing, voters=voters)
+    probabilities = np.stack([p for _, p in pairs])
+    return Proposal(stack, crop, masks, probabilities, reconstructions, measures, spacing, voters)
 
 
 def choose(proposal: Proposal, fences: Fences | None, models: ViewModels, *, primary: str = "RV") -> Chosen:

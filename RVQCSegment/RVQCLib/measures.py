@@ -44,12 +44,19 @@ class Measures:
 
     def of(self, candidate: int) -> Measures:
         """The measures of one candidate alone (m = 1), whose agreement with itself is 1."""
-        one = {f.name: getattr(self, f.name)[candidate : candidate + 1] for f in fields(self) if "agreement" not in f.name}
-        agreement = {"slice_agreement": np.ones_like(self.slice_agreement), "stack_agreement": np.ones_like(self.stack_agreement)}
+        one = {
+            f.name: getattr(self, f.name)[candidate : candidate + 1] for f in fields(self) if "agreement" not in f.name
+        }
+        agreement = {
+            "slice_agreement": np.ones_like(self.slice_agreement),
+            "stack_agreement": np.ones_like(self.stack_agreement),
+        }
         return Measures(**one, **agreement)
 
 
-def measure(candidates: np.ndarray, reconstructions: np.ndarray, spacing_zyx: Sequence[float]) -> Measures:
+def measure(
+    candidates: np.ndarray, reconstructions: np.ndarray, spacing_zyx: Sequence[float], *, voters: int | None = None
+) -> Measures:
     """Compare every candidate with its reconstruction, and the candidates with each other.
 
     Parameters
@@ -58,6 +65,8 @@ def measure(candidates: np.ndarray, reconstructions: np.ndarray, spacing_zyx: Se
         Labels, uint8 (m, slices, rows, columns).
     spacing_zyx
         Of slices, rows and columns in mm.
+    voters
+        How many of the first candidates count for the agreement; by default all. The mean of the others has no vote.
 
     Raises
     ------
@@ -71,7 +80,7 @@ def measure(candidates: np.ndarray, reconstructions: np.ndarray, spacing_zyx: Se
     overlaps = [_overlaps(a, b) for a, b in zip(candidates, reconstructions, strict=True)]
     counts = [_pair_counts(overlap) for overlap in overlaps]
     slice_hd, stack_hd = _distances(candidates, reconstructions, spacing_zyx)
-    slice_agreement, stack_agreement = _agreement(candidates)
+    slice_agreement, stack_agreement = _agreement(candidates[:voters])
     pixel_mm2 = spacing_zyx[1] * spacing_zyx[2]
     return Measures(
         slice_pDC=np.stack([_dice(*count) for count in counts]),

@@ -78,7 +78,7 @@ def find_phases(cine: Sequence[Stack], models: ViewModels) -> tuple[int, int]:
     blood = []
     for frame in cine:
         images = to_network(frame, crop, models.sampling)
-        mask, _ = hard_masks(propose(images, replace(models, segmenters=models.segmenters[:1]))[0])
+        mask, _ = hard_masks(propose(images, replace(models, segmenters=models.segmenters[:1], consensus=False))[0])
         blood.append(float(((mask == LABELS["LV"]) | (mask == LABELS["RV"])).sum()))
     volume = np.array(blood)
     smooth = (np.roll(volume, 1) + volume + np.roll(volume, -1)) / 3

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 class TrainingConfig:
     """Everything that decides what a bundle will be.
 
+    With `consensus`, the mean of the candidates is one more candidate; without, the pool is the paper's.
     `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
     best of every run first, because candidates that differ say more when they agree.
     """
@@ -44,6 +45,7 @@ class TrainingConfig:
     width: int = 16
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     m_best: int = 3
+    consensus: bool = True
     epochs: int = 40
     qc_epochs: int = 60
     locator_epochs: int = 12
@@ -288,6 +290,7 @@ def _describe(
     part = {
         "sampling": config.sampling.to_json(),
         "segmenters": [entry(f"segmenter{k + 1}", run, snapshot) for k, (run, snapshot) in enumerate(chosen)],
+        "consensus": config.consensus,
         "qc": {**entry("qc", "qc", kept["qc"][0]), "ceiling": kept["qc"][0].dice},
         "locator": entry("locator", "locator", kept["locator"][0]),
         "training": {

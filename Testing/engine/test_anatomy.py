@@ -88,7 +88,7 @@ def test_area_jumps():
     mask = heart()
     mask[2, 9:16, 4:12] = 0
     mask[4][mask[4] == 1] = 2
-    assert stack_checks(mask, SPACING, "SA") == (Finding("anatomy: RV area jumps (320, 96, 320 mm2)", 2),)
+    assert stack_checks(mask, SPACING, "SA") == (Finding("anatomy: RV area jumps (320, 96, 320 mm2)", 2, "RV"),)
     assert stack_checks(mask, SPACING, "LA") == ()
     # the other way round: 320 mm2 between 96 and 96; from nothing to much, as at the base, is no jump
     peak = heart(3)

@@ -276,7 +276,10 @@ def test_a_view_that_it_lacks(own_bundle: Path) -> None:
 def test_a_calibration_of_other_networks(own_bundle: Path) -> None:
     replace_calibration(own_bundle, {"SA": {"fences": {"all": 1}}})
     calibration = load_bundle(own_bundle).models("SA", "cpu").calibration
-    assert calibration == {"fences": {"all": 1}, "model": model_hash(load_bundle(own_bundle).description["views"]["SA"])}
+    assert calibration == {
+        "fences": {"all": 1},
+        "model": model_hash(load_bundle(own_bundle).description["views"]["SA"]),
+    }
     rewrite(own_bundle, lambda content: content["views"]["SA"]["sampling"].update(spacing_mm=4.5))
     refused(own_bundle, "made for other networks", "rvqc calibrate")
 

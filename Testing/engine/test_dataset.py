@@ -29,7 +29,9 @@ def sources(**groups: int) -> list[StudySource]:
     validation=st.floats(0.05, 0.4),
     test=st.floats(0, 0.4),
 )
-def test_the_split_is_whole_disjoint_stratified_and_stable(sizes: list, seed: int, validation: float, test: float) -> None:
+def test_the_split_is_whole_disjoint_stratified_and_stable(
+    sizes: list, seed: int, validation: float, test: float
+) -> None:
     studies = sources(**{f"G{k}": n for k, n in enumerate(sizes)})
     parts = split(studies, seed=seed, validation=validation, test=test)
     assert sorted(sum(parts.values(), [])) == sorted(s.name for s in studies)

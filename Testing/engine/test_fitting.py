@@ -86,11 +86,12 @@ def same(one: Sequence[Snapshot], two: Sequence[Snapshot]) -> bool:
 
 def test_a_segmenter_learns(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    config = run(epochs=8, batch=4, learning_rate=0.02)
+    parameters = {"width": 8, "stages": 3, "norm": "batch"}
+    config = replace(run(epochs=6, batch=4, learning_rate=0.02), parameters=parameters)
     kept = train_network(config, TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors", report=events.append)
-    assert [e["epoch"] for e in events] == list(range(1, 9))
-    assert events[-1]["loss"] < 0.6 * events[0]["loss"]
-    assert kept[0].score > 0.75
+    assert [e["epoch"] for e in events] == list(range(1, 7))
+    assert events[-1]["loss"] < 0.5 * events[0]["loss"]
+    assert kept[0].score > 0.5
     assert kept[0].score == max(np.mean(list(e["validation_dice"].values())) for e in events)
     assert {"task", "network", "seed", "epoch", "epochs", "loss", "validation_dice", "seconds_left"} <= events[0].keys()
     assert set(events[0]["validation_dice"]) == {"LV", "MYO", "RV"}
@@ -102,7 +103,7 @@ def test_a_segmenter_learns(tmp_path: Path) -> None:
 
 def test_r_learns_to_reconstruct(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    config = run("R", epochs=8, batch=4, learning_rate=0.02, corruption=0.0)
+    config = run("R", epochs=6, batch=4, learning_rate=0.02, corruption=0.0)
     train_network(config, TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors", report=events.append)
     assert events[-1]["loss"] < 0.8 * events[0]["loss"]
 
@@ -130,7 +131,8 @@ def test_killed_and_continued_is_as_if_never_stopped(tmp_path: Path, name: str) 
 
 def test_another_seed_is_another_network(tmp_path: Path) -> None:
     one, two = (
-        train_network(run(epochs=1, seed=s), TRAIN, VALIDATION, checkpoint=tmp_path / f"{s}.safetensors") for s in (0, 1)
+        train_network(run(epochs=1, seed=s), TRAIN, VALIDATION, checkpoint=tmp_path / f"{s}.safetensors")
+        for s in (0, 1)
     )
     assert not same(one, two)
 
@@ -310,9 +312,7 @@ def test_validation_dice_by_hand() -> None:
 
 
 def test_mixed_precision_trains_and_keeps_single_precision_weights(tmp_path: Path) -> None:
-    kept = train_network(
-        run(epochs=1, precision="bfloat16"), TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors"
-    )
+    kept = train_network(run(epochs=1, precision="bfloat16"), TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors")
     assert all(v.dtype == torch.float32 and v.isfinite().all() for v in kept[0].weights.values())
 
 

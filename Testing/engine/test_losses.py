@@ -134,7 +134,9 @@ def test_deep_supervision_by_hand() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(1, 4), scale=st.sampled_from([0.0, 1.0, 100.0, 1e4]))
-def test_losses_and_gradients_are_finite_for_any_logits_and_absent_classes(seed: int, classes: int, scale: float) -> None:
+def test_losses_and_gradients_are_finite_for_any_logits_and_absent_classes(
+    seed: int, classes: int, scale: float
+) -> None:
     logits, labels = some_case(seed, classes)
     for loss in (supervised_loss, reconstruction_loss, semi_supervised_loss):
         leaf = (scale * logits).requires_grad_()

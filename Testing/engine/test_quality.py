@@ -160,6 +160,16 @@ def test_a_structure_that_only_the_reconstruction_has_is_lost():
     )
 
 
+def test_one_flagged_slice_of_many_stays_a_matter_of_that_slice():
+    # 1 of 24 equal slices is 4.2 % of the RV, not more than 5; 2 are 8.3 %
+    one, two = ([without_rv(heart(24), slice(0, n))] for n in (1, 2))
+    found = judged(one, [heart(24)])
+    assert (found.verdict, found.reasons) == ("trusted", ())
+    assert [entry["index"] for entry in found.slices if entry["flag"]] == [0]
+    assert judged(two, [heart(24)]).reasons == ("unusual shape: slices 1, 2",)
+    assert judged(one, [heart(24)], options=QCOptions(limits=Limits(share=0.0))).verdict == "look"
+
+
 def test_small_structures_flag_no_slice():
     # 5 x 4 pixels of RV are 80 mm2, less than 100; R sees none, and the other candidate has none
     tip = without_rv(heart(), slice(5, 6))
@@ -230,7 +240,7 @@ def test_anatomy_is_a_reason_of_the_slice_and_of_the_stack():
     found = judged([leaking] * 3)
     assert (found.verdict, found.reasons) == ("look", ("anatomy: slice 4",))
     assert found.slices[3]["reasons"] == ["anatomy: RV touches the LV cavity over 12 mm"]
-    assert found.slices[3]["flag"]
+    assert found.slices[3]["flag"] and found.slices[3]["structures"]["RV"]["flag"]
 
 
 def grades(bound: float = 0.8, slice_dice: float = 0.8) -> Grades:

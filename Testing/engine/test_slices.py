@@ -134,7 +134,9 @@ def test_beyond_the_image_is_black_whatever_its_intensities() -> None:
 
 def test_a_constant_image_and_an_image_outside_the_crop_stay_finite() -> None:
     flat = stack_of(np.full((1, 20, 20), 7, np.float32))
-    assert np.array_equal(to_network(flat, center_crop(flat, Sampling(size=16)), Sampling(size=16)), np.zeros((1, 1, 16, 16)))
+    assert np.array_equal(
+        to_network(flat, center_crop(flat, Sampling(size=16)), Sampling(size=16)), np.zeros((1, 1, 16, 16))
+    )
     away = Crop((500.0, 500.0), 1.5, 16)
     assert not to_network(flat, away, Sampling(size=16)).any()
     assert not from_network(one_hot(np.full((1, 16, 16), 3)), away, flat).any()
@@ -149,7 +151,9 @@ anisotropic = given(
 
 @settings(max_examples=40, deadline=None)
 @anisotropic
-def test_an_image_lands_in_the_middle_of_the_crop_to_a_hundredth_of_a_pixel(row_mm: float, column_mm: float, shift) -> None:
+def test_an_image_lands_in_the_middle_of_the_crop_to_a_hundredth_of_a_pixel(
+    row_mm: float, column_mm: float, shift
+) -> None:
     """A disc with a soft edge on an anisotropic grid: centred, round and as wide as it is, whatever the sub-pixel shift."""
     center = 70 + shift[0], 75 + shift[1]
     r, c = np.mgrid[:140, :150]

@@ -1,0 +1,280 @@
+"""From a folder of labelled studies to a calibrated bundle, and to the same bundle after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from RVQCLib import training
+from RVQCLib.bundle import entries, load_bundle, shipped_bundle
+from RVQCLib.dataset import split
+from RVQCLib.files import BundleError, RVQCError
+from RVQCLib.fitting import Snapshot
+from RVQCLib.networks import NETWORKS
+from RVQCLib.pipeline import segment_study
+from RVQCLib.slices import Sampling
+from RVQCLib.study import Study, find_studies
+from RVQCLib.training import TrainingConfig, choose_candidates, examples_for, train_bundle
+
+STAGES = {"stages": 3}
+TINY = TrainingConfig(
+    networks=("BN1", "BN2"),
+    width=4,
+    parameters={"BN1": STAGES, "BN2": STAGES, "AE": {"width": 4, "latent": 8}},
+    epochs=2,
+    qc_epochs=2,
+    locator_epochs=2,
+    batch=8,
+    source_size=40,
+    sampling=Sampling(spacing_mm=4.0, size=32, locator_spacing_mm=6.0, locator_size=32),
+)
+RUNS = ["segmenter1", "segmenter2", "qc", "locator"]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_acdc: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list]:
+    """One whole training: the bundle's folder, what was returned, what was reported."""
+    out, events = tmp_path_factory.mktemp("training") / "bundle", []
+    return out, train_bundle(tiny_acdc, out, TINY, name="tiny", device="cpu", report=events.append), events
+
+
+def snapshot(epoch: int, score: float) -> Snapshot:
+    return Snapshot(epoch, score, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("m_best", "expected"),
+    [
+        (1, [("b", 3)]),
+        (2, [("b", 3), ("a", 7)]),  # the best of a before b's second, though that is better
+        (3, [("b", 3), ("a", 7), ("b", 1)]),
+        (4, [("b", 3), ("a", 7), ("b", 1), ("a", 2)]),
+        (9, [("b", 3), ("a", 7), ("b", 1), ("a", 2)]),
+    ],
+)
+def test_the_candidates_by_hand(m_best: int, expected: list) -> None:
+    kept = {"a": [snapshot(7, 0.80), snapshot(2, 0.60)], "b": [snapshot(3, 0.90), snapshot(1, 0.85)], "c": []}
+    assert [(name, s.epoch) for name, s in choose_candidates(kept, m_best)] == expected
+
+
+def test_the_runs_of_a_configuration() -> None:
+    config = TrainingConfig(
+        networks=("BN1", "BN2", "BN2", "my.nets:make"),
+        width=12,
+        parameters={"BN2": {"dropout": 0.1}, "my.nets:make": {"depth": 3}, "AE": {"latent": 9}},
+        m_best=4,
+        epochs=50,
+        qc_epochs=7,
+        locator_epochs=5,
+        corruption=0.0,
+        batch=6,
+        seed=10,
+        precision="bfloat16",
+        sampling=Sampling(size=96, locator_size=64),
+    )
+    runs = config.runs()
+    assert list(runs) == ["segmenter1", "segmenter2", "segmenter3", "segmenter4", "qc", "locator"]
+    assert [run.task for run in runs.values()] == ["segmenter"] * 4 + ["qc", "locator"]
+    assert [run.network for run in runs.values()] == ["BN1", "BN2", "BN2", "my.nets:make", "AE", "BN1"]
+    assert [run.seed for run in runs.values()] == [10, 11, 12, 13, 10, 10]
+    assert [run.epochs for run in runs.values()] == [50] * 4 + [7, 5]
+    assert [run.size for run in runs.values()] == [96] * 5 + [64]
+    assert [run.keep for run in runs.values()] == [4] * 4 + [1, 1]
+    assert runs["segmenter1"].spread == 5 and runs["segmenter1"].parameters == {"width": 12}
+    assert runs["segmenter2"].parameters == {"width": 12, "dropout": 0.1}
+    assert runs["segmenter4"].parameters == {"depth": 3}  # what a foreign factory takes is not ours to add to
+    assert runs["qc"].parameters == {"latent": 9} and runs["qc"].corruption == 0.0
+    assert {(run.batch, run.precision) for run in runs.values()} == {(6, "bfloat16")}
+    assert set(NETWORKS) == {"BN1", "BN2", "AE"}
+    assert json.loads(json.dumps(config.to_json())) == config.to_json()
+
+
+def test_the_locator_sees_the_field_and_the_others_the_heart(tiny_acdc: Path) -> None:
+    sources, runs = find_studies(tiny_acdc)[:2], TINY.runs()
+    sizes = {
+        (name, train): examples_for(runs[name], sources, TINY, train=train)[0].images.shape[-1]
+        for name in ("segmenter1", "qc", "locator")
+        for train in (True, False)
+    }
+    expected = {("segmenter1", True): 40, ("segmenter1", False): 32, ("qc", True): 40, ("qc", False): 32}
+    assert sizes == {**expected, ("locator", True): 32, ("locator", False): 32}
+
+
+def test_a_training_ends_in_a_bundle_that_opens_and_works(
+    trained: tuple[Path, dict[str, Any], list], make_study: Callable[..., Study]
+) -> None:
+    out, returned, _ = trained
+    bundle = load_bundle(out)
+    assert bundle.description == returned and (bundle.name, bundle.views) == ("tiny", ("SA",))
+    models = bundle.models("SA", "cpu")
+    assert len(models.segmenters) == 3 and set(models.names) == {"BN1", "BN2"}
+    assert models.sampling == TINY.sampling and models.calibration is not None
+    result = segment_study(make_study("new", 99, views=("SA",)), bundle, device="cpu")
+    assert [stack.mask.pixels.shape for stack in result.stacks] == [(3, 48, 52)] * 2
+
+
+def test_the_bundle_says_how_it_was_made(trained: tuple[Path, dict[str, Any], list], tiny_acdc: Path) -> None:
+    out, description, _ = trained
+    part = description["views"]["SA"]
+    assert part["training"]["config"] == TINY.to_json() and part["training"]["data"] == tiny_acdc.name
+    expected = split(find_studies(tiny_acdc), seed=0, validation=0.2, test=0.2)
+    assert part["training"]["split"] == expected
+    assert [len(names) for names in expected.values()] == [6, 2, 2]
+    for entry in entries(part):
+        assert entry["run"] in RUNS and entry["epoch"] in (1, 2)
+        assert all(0 <= value <= 1 for value in entry["validation_dice"].values())
+    assert part["qc"]["ceiling"] == part["qc"]["validation_dice"] and set(part["qc"]["ceiling"]) == {"LV", "MYO", "RV"}
+    runs = [entry["run"] for entry in part["segmenters"]]
+    assert sorted(runs[:2]) == ["segmenter1", "segmenter2"]  # the best of each before a second of any
+    assert part["calibration"]["n_studies"] == 2 and part["calibration"]["n_stacks"] == 4
+    assert description["license"] and description["intended_use"] and description["parent"] is None
+    assert str(tiny_acdc.parent) not in json.dumps(description)
+
+
+def test_every_epoch_of_every_run_is_told_and_logged(trained: tuple[Path, dict[str, Any], list]) -> None:
+    out, _, events = trained
+    epochs = [event for event in events if "epoch" in event]
+    assert [(e["run"], e["epoch"]) for e in epochs] == [(run, epoch) for run in RUNS for epoch in (1, 2)]
+    logged = [json.loads(line) for line in (out / "SA" / "training.jsonl").read_text().splitlines()]
+    assert logged == epochs
+    for run in RUNS:
+        assert len((out.parent / "bundle.training" / f"{run}.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_test_part_is_never_read(tiny_acdc: Path, trained: tuple, tmp_path: Path) -> None:
+    """Without the images and masks of the test part the training is the same."""
+    _, description, _ = trained
+    test = description["views"]["SA"]["training"]["split"]["test"]
+    data = tmp_path / "data"
+    for study in tiny_acdc.iterdir():
+        (data / study.name).mkdir(parents=True)
+        for file in study.iterdir():
+            spoiled = study.name in test and file.suffix == ".gz"
+            # A header that can be read and pixels that cannot.
+            (data / study.name / file.name).write_bytes(file.read_bytes()[: -200 if spoiled else None])
+    again = train_bundle(data, tmp_path / "bundle", TINY, name="tiny", device="cpu")
+    assert weights(again) == weights(description)
+
+
+def weights(description: dict[str, Any]) -> list[str]:
+    return [entry["sha256"] for entry in entries(description["views"]["SA"])]
+
+
+@pytest.mark.parametrize("killed_at", [("segmenter2", 1), ("locator", 2)])
+def test_killed_and_called_again_is_the_same_bundle(tiny_acdc: Path, trained: tuple, tmp_path: Path, killed_at) -> None:
+    _, description, events = trained
+    out, told = tmp_path / "bundle", []
+
+    def kill(event: dict[str, Any]) -> None:
+        told.append(event)
+        if (event.get("run"), event.get("epoch")) == killed_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(tiny_acdc, out, TINY, name="tiny", device="cpu", report=kill)
+    assert not out.exists()
+    torch.manual_seed(2024)
+    again = train_bundle(tiny_acdc, out, TINY, name="tiny", device="cpu", report=told.append)
+    assert weights(again) == weights(description)
+    epochs = [[(e["run"], e["epoch"], e["loss"]) for e in es if "epoch" in e] for es in (told, events)]
+    assert epochs[0] == epochs[1]  # nothing was done twice
+    assert again["views"]["SA"]["calibration"] == description["views"]["SA"]["calibration"]
+
+
+def test_runs_side_by_side_make_a_bundle_too(tiny_acdc: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu", jobs=2, report=events.append)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.name == "bundle" and len(bundle.models("SA", "cpu").segmenters) == 3
+    assert sorted((e["run"], e["epoch"]) for e in events if "epoch" in e) == sorted(
+        (r, k) for r in RUNS for k in (1, 2)
+    )
+
+
+def test_the_work_of_another_configuration_is_refused(trained: tuple, tiny_acdc: Path, tmp_path: Path) -> None:
+    out, _, _ = trained
+    other = TrainingConfig(**{**vars(TINY), "seed": 1})
+    work = out.parent / "bundle.training"
+    with pytest.raises(RVQCError, match=f"{work} holds the training of another configuration.*--work"):
+        train_bundle(tiny_acdc, tmp_path / "new", other, device="cpu", work=work)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_no_bundle_is_not_replaced_and_that_is_said_before_the_work(tiny_acdc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "home"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years")
+    with pytest.raises(BundleError, match="is no bundle, so it is not replaced"):
+        train_bundle(tiny_acdc, out, TINY, device="cpu")
+    assert [p.name for p in tmp_path.iterdir()] == ["home"] and (out / "thesis.txt").exists()
+
+
+def test_too_few_studies_are_refused(tiny_acdc: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "patient001").symlink_to(tiny_acdc / "patient001")
+    with pytest.raises(RVQCError, match=f"{data} has 1 studies, too few"):
+        train_bundle(data, tmp_path / "bundle", TINY, device="cpu")
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_view_without_labels_is_refused(tiny_acdc: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(**{**vars(TINY), "view": "LA"})
+    with pytest.raises(RVQCError, match="labelled LA stack; check the folder and --view"):
+        train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_foreign_network_is_trained_only_when_it_is_allowed(tiny_acdc: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        **{**vars(TINY), "networks": ("torch.nn:Conv2d",), "epochs": 1, "qc_epochs": 1, "locator_epochs": 1},
+    )
+    config.parameters["torch.nn:Conv2d"] = {"in_channels": 1, "out_channels": 4, "kernel_size": 1}
+    with pytest.raises(RVQCError, match="allow it by name"):
+        train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
+    train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu", allow=["torch.nn:Conv2d"])
+    with pytest.raises(BundleError, match="allow it by name"):
+        load_bundle(tmp_path / "bundle").models("SA", "cpu")
+    models = load_bundle(tmp_path / "bundle", allow=["torch.nn:Conv2d"]).models("SA", "cpu")
+    assert models.names == ("torch.nn:Conv2d",)
+
+
+def test_auto_precision_is_decided_and_recorded(
+    tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+
+    def stop(jobs: list, *_: Any) -> None:
+        seen.extend(job.run.precision for job in jobs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "native_precision", lambda device: "bfloat16")
+    monkeypatch.setattr(training, "_do_all", stop)
+    config = TrainingConfig(**{**vars(TINY), "precision": "auto"})
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
+    assert seen == ["bfloat16"] * 4
+    mark = json.loads((tmp_path / "bundle.training" / "training.json").read_text())
+    assert mark["config"]["precision"] == "bfloat16"
+
+
+def test_the_shipped_bundle_was_made_by_this_recipe(acdc: Path) -> None:
+    try:
+        description = load_bundle(shipped_bundle()).description
+    except BundleError as error:
+        pytest.skip(f"there is no shipped bundle to look into: {error}")
+    recorded = description["views"]["SA"]["training"]
+    config = recorded["config"]
+    expected = split(find_studies(acdc), seed=config["seed"], validation=config["validation"], test=config["test"])
+    assert recorded["split"] == expected
