@@ -105,7 +105,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
-    from RVQCLib.training import TrainingConfig, train_bundle
+    from RVQCLib.training import Terms, TrainingConfig, train_bundle
 
     config = TrainingConfig(
         view=args.view,
@@ -129,6 +129,7 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
         allow=args.allow,
         jobs=args.jobs,
         work=args.work,
+        terms=Terms(**{k: v for k in ("license", "citation") if (v := getattr(args, k))}),
         report=Progress(),
     )
     if not args.json:
@@ -260,6 +261,8 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of the cores")
+    parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
+    parser.add_argument("--citation", help="what to cite when the bundle is used")
     parser.add_argument("--work", help="folder of the checkpoints; the same folder resumes; without it, OUT.training")
     parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FACTORY",
                         help="a network from outside RVQC that you trust, by name")

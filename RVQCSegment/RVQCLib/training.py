@@ -192,6 +192,14 @@ def _lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What the training data ask of whoever uses a network that was trained on them."""
+
+    license: str = "Research use, non-commercial; see the licence of the training data."
+    citation: str = ""
+
+
 def train_bundle(
     data: str | Path,
     out: str | Path,
@@ -202,6 +210,7 @@ def train_bundle(
     allow: Sequence[str] = (),
     jobs: int = 1,
     work: str | Path | None = None,
+    terms: Terms = Terms(),
     report: Report = lambda event: None,
 ) -> dict[str, Any]:
     """Train all networks of one view on the labelled studies in `data` and write a calibrated bundle to `out`.
@@ -245,7 +254,7 @@ def train_bundle(
         for run_name, run in config.runs().items()
     ]
     kept = _do_all(todo, jobs, report)
-    description, weights = _describe(config, parts, kept, todo, name or Path(out).name, Path(data))
+    description, weights = _describe(config, parts, kept, todo, name or Path(out).name, Path(data), terms)
     draft = work / "bundle"
     write_bundle(draft, description, weights)
     calibrate_bundle(draft, data, part="validation", device=device, allow=allow, report=report)
@@ -269,6 +278,7 @@ def _describe(
     jobs: Sequence[_Job],
     name: str,
     data: Path,
+    terms: Terms,
 ) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
     """The content of ``bundle.json`` and the weights by file."""
     runs = {job.name: job.run for job in jobs}
@@ -308,7 +318,8 @@ def _describe(
         "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "rvqc": __version__,
         "torch": torch.__version__,
-        "license": "Research use, non-commercial; see the licence of the training data.",
+        "license": terms.license,
+        "citation": terms.citation,
         "intended_use": "Research on cardiac cine MR. Not a medical device; every mask is to be reviewed by a clinician.",
         "parent": None,
         "views": {config.view: part},
