@@ -1,12 +1,14 @@
 # make demo   set up and run the main job on two synthetic studies
 # make test   set up, check the style, run the tests
 # make bench  what the whole costs over the bare networks -> bench.json
+# make picture  the page of the demo's spoilt study -> Docs/report.png (needs chromium)
 
 PYTHON ?= python3
+BROWSER ?= chromium
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench style wheel clean
+.PHONY: demo test bench style wheel picture clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt pyproject.toml
@@ -29,6 +31,10 @@ test: style
 
 bench: .venv/ready
 	$(BIN)/python Testing/benchmark.py --out bench.json
+
+picture: demo
+	$(BROWSER) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1240,1560 \
+		--screenshot="$(CURDIR)/Docs/report.png" "file://$(CURDIR)/demo/spoilt/report.html"
 
 wheel: .venv/ready
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
