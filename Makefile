@@ -37,6 +37,7 @@ picture: demo
 		--screenshot="$(CURDIR)/Docs/report.png" "file://$(CURDIR)/demo/spoilt/report.html"
 
 wheel: .venv/ready
+	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:

@@ -42,9 +42,7 @@ def _chosen(generator: Generator, batch: int, probability: float) -> Tensor:
     return (torch.rand(batch, generator=generator) < probability).float()
 
 
-def sample_grid(
-    batch: int, source: int, size: int, *, config: AugmentationConfig, generator: Generator
-) -> Tensor:
+def sample_grid(batch: int, source: int, size: int, *, config: AugmentationConfig, generator: Generator) -> Tensor:
     """A sampling grid (batch, size, size, 2) for `grid_sample` from a `source`-pixel square: turn, mirror, scale, shear,
     shift, and a smooth elastic deformation."""
     angle = _uniform(generator, (batch,), -1, 1) * math.radians(config.rotation_degrees)

@@ -194,8 +194,9 @@ def _write_description(folder: Path, description: dict[str, Any]) -> None:
 
 
 def model_hash(part: dict[str, Any]) -> str:
-    """A hash of one view's networks and sampling: what a calibration is valid for."""
-    identity = [[e["network"], e["parameters"], e["sha256"]] for e in entries(part)] + [part["sampling"]]
+    """A hash of one view's networks, sampling and pool of candidates: what a calibration is valid for."""
+    networks = [[e["network"], e["parameters"], e["sha256"]] for e in entries(part)]
+    identity = [networks, part["sampling"], bool(part.get("consensus"))]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -228,7 +229,9 @@ def write_bundle(
                 entry["sha256"] = sha256(file)
             calibration = part.get("calibration")
             if calibration is not None and calibration.setdefault("model", model_hash(part)) != model_hash(part):
-                raise BundleError(f"The calibration for {path} was made for other networks; leave it out and calibrate anew.")
+                raise BundleError(
+                    f"The calibration for {path} was made for other networks; leave it out and calibrate anew."
+                )
             log_lines = part.pop("training_log", None)
             if log_lines is not None:
                 view_folder = (folder / part["qc"]["file"]).parent

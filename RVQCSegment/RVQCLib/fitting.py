@@ -189,9 +189,7 @@ class _State:
         if config.task == "qc":
             noisy, clean = _corrupted(labels, config, generator)
             return reconstruction_loss(self.model(one_hot(noisy).to(self.device)), clean.to(self.device))
-        batch, target = augment(
-            images.float(), labels, config.size, config=config.augmentation, generator=generator
-        )
+        batch, target = augment(images.float(), labels, config.size, config=config.augmentation, generator=generator)
         if config.task == "locator":
             target = (target > 0).to(target.dtype)
         batch = batch.to(self.device, memory_format=torch.channels_last)
@@ -237,8 +235,11 @@ class _State:
         tensors |= {f"random/{kind}": state for kind, state in _random_states(self.device).items()}
         with whole_file(path) as part:
             # Clones, because safetensors refuses tensors that share memory.
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part,
-                      metadata={"state": json.dumps(meta)})
+            save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+                part,
+                metadata={"state": json.dumps(meta)},
+            )
 
     def load(self, path: Path) -> None:
         meta, tensors = _read_checkpoint(path)

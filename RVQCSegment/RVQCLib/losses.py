@@ -62,6 +62,4 @@ def reconstruction_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def semi_supervised_loss(logits: Tensor, reconstruction: Tensor, *, weights: tuple[float, ...] = WEIGHTS_RV) -> Tensor:
     """L_WGD of eq. 2 between a segmenter's logits and the labels (batch, rows, columns) that R made of its mask."""
-    return generalized_dice_loss(
-        logits.float().softmax(1), one_hot(reconstruction, logits.shape[1]), weights=weights
-    )
+    return generalized_dice_loss(logits.float().softmax(1), one_hot(reconstruction, logits.shape[1]), weights=weights)

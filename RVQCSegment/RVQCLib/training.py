@@ -113,9 +113,7 @@ def examples_for(
     if run.task == "locator":
         return load_examples(sources, config.view, lambda image, mask: locator_crop(image, sampling), sampling)
     size = config.source_size if train else sampling.size
-    return load_examples(
-        sources, config.view, lambda image, mask: training_crop(image, mask, sampling, size), sampling
-    )
+    return load_examples(sources, config.view, lambda image, mask: training_crop(image, mask, sampling, size), sampling)
 
 
 def choose_candidates(kept: dict[str, list[Snapshot]], m_best: int) -> list[tuple[str, Snapshot]]:
@@ -236,7 +234,9 @@ def train_bundle(
     sources = {source.name: source for source in find_studies(data)}
     parts = split(tuple(sources.values()), seed=config.seed, validation=config.validation, test=config.test)
     if not parts["train"] or not parts["validation"]:
-        raise RVQCError(f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5 a group.")
+        raise RVQCError(
+            f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5 a group."
+        )
     _claim(work, {"config": config.to_json(), "split": parts})
     cores = os.cpu_count() or 1
     todo = [
@@ -315,7 +315,7 @@ def _describe(
     description = {
         "schema": SCHEMA,
         "name": name,
-        "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "rvqc": __version__,
         "torch": torch.__version__,
         "license": terms.license,

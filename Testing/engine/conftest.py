@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from RVQCLib.bundle import SCHEMA, entries, write_bundle
 from RVQCLib.slices import Sampling
 from RVQCLib.study import Geometry, Stack, Study

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from RVQCLib import augmentation
-from RVQCLib.augmentation import AugmentationConfig, augment, rescale, sample_grid, warp, warp_labels
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from RVQCLib import augmentation
+from RVQCLib.augmentation import AugmentationConfig, augment, rescale, sample_grid, warp, warp_labels
 
 STILL = AugmentationConfig(
     rotation_degrees=0, scale=(1, 1), shear=0, shift_pixels=0, elastic_pixels=0, dihedral=0,

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from RVQCLib import bundle as bundle_module
 from RVQCLib.bundle import (
     check_target,
@@ -25,7 +27,6 @@ from RVQCLib.bundle import (
 from RVQCLib.files import BundleError, write_json
 from RVQCLib.networks import build
 from RVQCLib.slices import Sampling
-from safetensors.torch import load_file, save_file
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -64,6 +65,17 @@ def test_a_bundle_opens_with_its_views_and_networks(tiny_bundle: Path) -> None:
         assert not network.training and not any(p.requires_grad for p in network.parameters())
     assert bundle.models("SA", "cpu") is models
     assert bundle.models("LA", "cpu") is not models
+
+
+def test_a_consensus_is_one_more_candidate_where_there_are_several(own_bundle: Path) -> None:
+    rewrite(own_bundle, lambda content: content["views"]["SA"].update(consensus=True))
+    models = load_bundle(own_bundle).models("SA", "cpu")
+    assert models.consensus and models.names == ("BN1", "BN2", "BN1", "mean") and len(models.segmenters) == 3
+    rewrite(
+        own_bundle, lambda content: content["views"]["SA"].update(segmenters=content["views"]["SA"]["segmenters"][:1])
+    )
+    models = load_bundle(own_bundle).models("SA", "cpu")
+    assert not models.consensus and models.names == ("BN1",)
 
 
 def test_the_hash_is_that_of_what_is_on_the_disk(tiny_bundle: Path, own_bundle: Path, tmp_path: Path) -> None:

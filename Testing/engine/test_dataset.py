@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from RVQCLib.dataset import fingerprint_of, load_examples, select_part, split, training_crop
 from RVQCLib.files import RVQCError
 from RVQCLib.slices import Sampling, locator_crop
@@ -34,7 +35,7 @@ def test_the_split_is_whole_disjoint_stratified_and_stable(
 ) -> None:
     studies = sources(**{f"G{k}": n for k, n in enumerate(sizes)})
     parts = split(studies, seed=seed, validation=validation, test=test)
-    assert sorted(sum(parts.values(), [])) == sorted(s.name for s in studies)
+    assert sorted(name for names in parts.values() for name in names) == sorted(s.name for s in studies)
     for k, n in enumerate(sizes):
         counts = {part: sum(name.startswith(f"G{k}") for name in names) for part, names in parts.items()}
         assert abs(counts["test"] - test * n) <= 0.5 and abs(counts["validation"] - validation * n) <= 0.5
@@ -107,7 +108,7 @@ def test_parts_are_those_that_the_bundle_records() -> None:
     assert [s.name for s in select_part(studies, views, "train")] == ["NOR000"]
     assert select_part(studies, views, "all") == studies and select_part(studies, {}, "all") == studies
     for nothing in ({}, {"SA": {}}, views):
-        with pytest.raises(RVQCError, match="validation part.*--split all"):
+        with pytest.raises(RVQCError, match=r"validation part.*--split all"):
             select_part(studies, nothing, "validation")
 
 

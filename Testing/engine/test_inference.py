@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from RVQCLib import inference
 from RVQCLib.bundle import ViewModels, load_bundle
 from RVQCLib.files import RVQCError
@@ -15,7 +18,6 @@ from RVQCLib.inference import Proposal, choose, choose_device, hard_masks, propo
 from RVQCLib.quality import Fences, measure
 from RVQCLib.slices import Crop, Sampling, find_heart, to_network
 from RVQCLib.study import Geometry, Stack, Study
-from torch import Tensor, nn
 
 
 class Turn(nn.Module):
@@ -74,6 +76,15 @@ def test_candidates_give_probabilities_in_slice_order_whatever_the_batch(tiny_bu
     assert np.array_equal(propose(images, tiny), all_)
 
 
+def test_the_mean_of_the_segmenters_is_the_last_candidate_where_the_bundle_says_so(tiny_bundle: Path) -> None:
+    tiny = load_bundle(tiny_bundle).models("SA", "cpu")
+    images = np.random.default_rng(1).random((2, 1, 32, 32)).astype(np.float32)
+    plain, more = propose(images, tiny), propose(images, replace(tiny, consensus=True))
+    assert more.shape[0] == 4 and more.dtype == np.float32
+    np.testing.assert_array_equal(more[:3], plain)
+    np.testing.assert_allclose(more[3], plain.mean(axis=0), atol=1e-6)
+
+
 def test_reconstructions_keep_their_shape_and_empty_slices() -> None:
     masks = np.zeros((2, 3, 16, 16), np.uint8)
     masks[0, 1, 2:5, 3:9] = 3
@@ -121,13 +132,26 @@ def test_a_stack_is_proposed_on_the_networks_grid(tiny_bundle: Path, tiny_study:
         np.testing.assert_array_equal(found, hard_masks(probabilities)[0])
     np.testing.assert_array_equal(proposal.reconstructions, reconstruct(proposal.masks, tiny))
     assert proposal.measures.stack_pDC.shape == (3, 3)
+    assert proposal.voters.shape == proposal.probabilities.shape
+
+
+def test_the_mean_of_the_candidates_has_no_vote_of_its_own(tiny_bundle: Path, tiny_study: Study) -> None:
+    """It is judged as a candidate, and their agreement is that of the segmenters alone."""
+    tiny = load_bundle(tiny_bundle).models("SA", "cpu")
+    stack = tiny_study.stack("SA", "ED")
+    plain, more = propose_stack(stack, tiny), propose_stack(stack, replace(tiny, consensus=True))
+    assert more.masks.shape[0] == 4 and more.measures.stack_pDC.shape == (4, 3)
+    np.testing.assert_array_equal(more.voters, plain.probabilities)
+    np.testing.assert_array_equal(more.measures.stack_agreement, plain.measures.stack_agreement)
+    np.testing.assert_array_equal(more.measures.slice_agreement, plain.measures.slice_agreement)
 
 
 def proposal_of(masks: np.ndarray, probabilities: np.ndarray, reconstructions: np.ndarray) -> Proposal:
     stack = Stack(np.zeros(masks.shape[1:], np.float32), Geometry(), "SA", "ED")
     spacing = (8.0, 1.5, 1.5)
     measures = measure(masks, reconstructions, spacing)
-    return Proposal(stack, Crop((0, 0), 1.5, 16), masks, probabilities, reconstructions, measures, spacing)
+    crop = Crop((0, 0), 1.5, 16)
+    return Proposal(stack, crop, masks, probabilities, reconstructions, measures, spacing, n_voters=len(masks))
 
 
 def squares(*boxes: tuple[slice, slice]) -> np.ndarray:

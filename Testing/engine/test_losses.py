@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from RVQCLib.losses import (
     WEIGHTS_RV,
     deep_supervised_loss,
@@ -17,7 +19,6 @@ from RVQCLib.losses import (
     semi_supervised_loss,
     supervised_loss,
 )
-from torch import Tensor
 
 
 def some_case(seed: int, classes: int = 4) -> tuple[Tensor, Tensor]:

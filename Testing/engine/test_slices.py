@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.dataset import training_crop
 from RVQCLib.files import BundleError, RVQCError
@@ -24,7 +26,6 @@ from RVQCLib.slices import (
     to_network,
 )
 from RVQCLib.study import Geometry, Stack, find_studies
-from torch import nn
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from RVQCLib import training
 from RVQCLib.bundle import entries, load_bundle, shipped_bundle
 from RVQCLib.dataset import split
@@ -115,21 +116,20 @@ def test_the_locator_sees_the_field_and_the_others_the_heart(tiny_acdc: Path) ->
     assert sizes == {**expected, ("locator", True): 32, ("locator", False): 32}
 
 
-def test_a_training_ends_in_a_bundle_that_opens_and_works(
-    trained: Trained, make_study: Callable[..., Study]
-) -> None:
+def test_a_training_ends_in_a_bundle_that_opens_and_works(trained: Trained, make_study: Callable[..., Study]) -> None:
     out, returned, _ = trained
     bundle = load_bundle(out)
     assert bundle.description == returned and (bundle.name, bundle.views) == ("tiny", ("SA",))
     models = bundle.models("SA", "cpu")
-    assert len(models.segmenters) == 3 and set(models.names) == {"BN1", "BN2"}
+    assert len(models.segmenters) == 3 and models.consensus
+    assert set(models.names[:3]) == {"BN1", "BN2"} and models.names[3:] == ("mean",)
     assert models.sampling == TINY.sampling and models.calibration is not None
     result = segment_study(make_study("new", 99, views=("SA",)), bundle, device="cpu")
     assert [stack.mask.pixels.shape for stack in result.stacks] == [(3, 48, 52)] * 2
 
 
 def test_the_bundle_says_how_it_was_made(trained: Trained, tiny_acdc: Path) -> None:
-    out, description, _ = trained
+    _, description, _ = trained
     part = description["views"]["SA"]
     assert part["training"]["config"] == TINY.to_json() and part["training"]["data"] == tiny_acdc.name
     expected = split(find_studies(tiny_acdc), seed=0, validation=0.2, test=0.2)
@@ -194,7 +194,9 @@ def test_runs_side_by_side_and_without_the_test_part_make_the_same_bundle(
         copy.write_bytes(file.read_bytes()[: -200 if spoiled else None])
     again = train_bundle(data, tmp_path / "bundle", TINY, device="cpu", jobs=2, report=events.append)
     assert weights(again) == weights(description) and again["name"] == "bundle"
-    assert sorted((e["run"], e["epoch"]) for e in events if "epoch" in e) == sorted((r, k) for r in RUNS for k in (1, 2))
+    assert sorted((e["run"], e["epoch"]) for e in events if "epoch" in e) == sorted(
+        (r, k) for r in RUNS for k in (1, 2)
+    )
 
 
 def test_the_work_of_another_configuration_is_refused(trained: Trained, tiny_acdc: Path, tmp_path: Path) -> None:
