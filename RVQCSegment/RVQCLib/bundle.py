@@ -226,6 +226,7 @@ def write_bundle(
                 file = folder / entry["file"]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 save_file({k: _stored(v, half) for k, v in weights[entry["file"]].items()}, file)
+                file.chmod(0o644)  # safetensors makes files that only their owner can read
                 entry["sha256"] = sha256(file)
             calibration = part.get("calibration")
             if calibration is not None and calibration.setdefault("model", model_hash(part)) != model_hash(part):

@@ -144,6 +144,32 @@ def corrupt_slice(labels: np.ndarray, rng: np.random.Generator, strength: float)
     return result
 
 
+def corrupt_mask(labels: np.ndarray, *, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """A mask, uint8 (slices, rows, columns), after errors in some of its slices and, sometimes, slices lost at one end.
+
+    `strength` 0..1 grades how many slices fail and how badly. Strength 0, or a mask without labels, comes back as it is;
+    any other mask is changed.
+    """
+    if strength <= 0 or not labels.any():
+        return labels.copy()
+    failing = rng.random(len(labels)) < 0.2 + 0.6 * strength
+    pairs = zip(labels, failing, strict=True)
+    result = np.stack([corrupt_slice(one, rng, strength) if fails else one for one, fails in pairs])
+    if rng.random() < 0.4 * strength or np.array_equal(result, labels):
+        result = lose_end(result, strength, rng) if result.any() else result
+    return result
+
+
+def lose_end(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """A stack whose first or last labelled slices, at base or apex, were not found: one, up to half when strong."""
+    labelled = np.flatnonzero(labels.any(axis=(1, 2)))
+    count = 1 + int(rng.integers(0, 1 + int(strength * len(labelled) / 2)))
+    lost = labelled[:count] if rng.random() < 0.5 else labelled[-count:]
+    result = labels.copy()
+    result[lost] = 0
+    return result
+
+
 def _some(labels: np.ndarray, rng: np.random.Generator) -> int:
     """One of the labels in the slice, the RV twice as often as another; 0 when there is none."""
     present = [k for k in (1, 2, 3, 3) if (labels == k).any()]
