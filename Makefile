@@ -33,7 +33,7 @@ bench: .venv/ready
 	$(BIN)/python Testing/benchmark.py --out bench.json
 
 picture: demo
-	$(BROWSER) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1240,1560 \
+	$(BROWSER) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1240,2000 \
 		--screenshot="$(CURDIR)/Docs/report.png" "file://$(CURDIR)/demo/spoilt/report.html"
 
 wheel: .venv/ready

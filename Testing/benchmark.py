@@ -22,9 +22,9 @@ import numpy as np
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.inference import hard_masks, propose, reconstruct
+from RVQCLib.measures import measure
 from RVQCLib.phantom import phantom_study
 from RVQCLib.pipeline import segment_study
-from RVQCLib.measures import measure
 from RVQCLib.result import write_result
 from RVQCLib.slices import find_heart, to_network
 from RVQCLib.study import Study, read_study

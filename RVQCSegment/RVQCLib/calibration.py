@@ -30,6 +30,7 @@ from RVQCLib.study import StudySource, find_studies
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Opinion:
     """Predicted Dice and 90 % lower bound of one chosen mask: (3,) of the stack, (slices, 3) of its slices."""
@@ -140,7 +141,7 @@ def calibrate_view(
     return {
         "n_stacks": len(pairs),
         "n_studies": len({study for study, _, _ in pairs}),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data_fingerprint": fingerprint_of((study, image, truth) for study, image, truth in pairs),
         "shifts": {"names": list(SHIFTS), "severities": list(SEVERITIES)},
         "fences": tables,

@@ -217,13 +217,19 @@ def _command(
 
 def _bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", help="folder of a bundle; without it, the shipped one")
-    parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FACTORY",
-                        help="a network from outside RVQC that you trust, by name")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FACTORY",
+        help="a network from outside RVQC that you trust, by name",
+    )
 
 
 def _add_segment(commands: Any) -> None:
-    parser = _command(commands, "segment", _segment, "Segment one study and judge its masks.",
-                      "rvqc segment patient001 -o results")
+    parser = _command(
+        commands, "segment", _segment, "Segment one study and judge its masks.", "rvqc segment patient001 -o results"
+    )
     parser.add_argument("study", help="a file or a folder of one study (M&Ms-2, ACDC, plain)")
     parser.add_argument("-o", "--output", required=True, help="where the study's folder is written")
     _bundle_options(parser)
@@ -233,25 +239,41 @@ def _add_segment(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = _command(commands, "evaluate", _evaluate, "Compare with true masks: Dice, HD, HD95 per stack and group.",
-                      "rvqc evaluate acdc/training --split test -o evaluation")
+    parser = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "Compare with true masks: Dice, HD, HD95 per stack and group.",
+        "rvqc evaluate acdc/training --split test -o evaluation",
+    )
     parser.add_argument("data", help="a folder of labelled studies")
     parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
     _bundle_options(parser)
-    parser.add_argument("--split", default="all", choices=("all", "train", "validation", "test"),
-                        help="the part of the bundle's recorded split to use; all uses every study found")
+    parser.add_argument(
+        "--split",
+        default="all",
+        choices=("all", "train", "validation", "test"),
+        help="the part of the bundle's recorded split to use; all uses every study found",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals")
 
 
 def _add_train(commands: Any) -> None:
-    parser = _command(commands, "train", _train, "Train candidates, QC module and locator: a new bundle.",
-                      "rvqc train acdc/training --view SA --out my-bundle")
+    parser = _command(
+        commands,
+        "train",
+        _train,
+        "Train candidates, QC module and locator: a new bundle.",
+        "rvqc train acdc/training --view SA --out my-bundle",
+    )
     parser.add_argument("data", help="a folder of labelled studies")
     parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train")
     parser.add_argument("--out", required=True, help="folder of the new bundle")
     parser.add_argument("--name", default="", help="name of the bundle; without it, that of its folder")
     parser.add_argument("--network", nargs="+", default=["BN1", "BN2"], help="one run each: BN1, BN2, module:factory")
-    parser.add_argument("--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full")
+    parser.add_argument(
+        "--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full"
+    )
     parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
     parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
@@ -259,23 +281,42 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
     parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
     parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
-    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of the cores")
     parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
     parser.add_argument("--citation", help="what to cite when the bundle is used")
     parser.add_argument("--work", help="folder of the checkpoints; the same folder resumes; without it, OUT.training")
-    parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FACTORY",
-                        help="a network from outside RVQC that you trust, by name")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FACTORY",
+        help="a network from outside RVQC that you trust, by name",
+    )
 
 
 def _add_calibrate(commands: Any) -> None:
-    parser = _command(commands, "calibrate", _calibrate, "Set a bundle's fences and its map to Dice from labelled studies.",
-                      "rvqc calibrate my-bundle --data acdc/training --split validation")
+    parser = _command(
+        commands,
+        "calibrate",
+        _calibrate,
+        "Set a bundle's fences and its map to Dice from labelled studies.",
+        "rvqc calibrate my-bundle --data acdc/training --split validation",
+    )
     parser.add_argument("bundle", help="folder of the bundle; its calibration is replaced")
     parser.add_argument("--data", required=True, help="labelled studies that its training never saw")
-    parser.add_argument("--split", default="validation", choices=("all", "validation", "test"), help="part of the split")
-    parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FACTORY",
-                        help="a network from outside RVQC that you trust, by name")
+    parser.add_argument(
+        "--split", default="validation", choices=("all", "validation", "test"), help="part of the split"
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FACTORY",
+        help="a network from outside RVQC that you trust, by name",
+    )
 
 
 def _add_info(commands: Any) -> None:
@@ -285,8 +326,13 @@ def _add_info(commands: Any) -> None:
 
 
 def _add_phantom(commands: Any) -> None:
-    parser = _command(commands, "phantom", _phantom, "Write synthetic studies with true masks, in the M&Ms-2 layout.",
-                      "rvqc phantom phantoms -n 4 --seed 1")
+    parser = _command(
+        commands,
+        "phantom",
+        _phantom,
+        "Write synthetic studies with true masks, in the M&Ms-2 layout.",
+        "rvqc phantom phantoms -n 4 --seed 1",
+    )
     parser.add_argument("output", help="folder to write to")
     parser.add_argument("-n", type=int, default=2, help="how many studies")
     parser.add_argument("--seed", type=int, default=0, help="seed of anatomy and contrast")
@@ -294,8 +340,9 @@ def _add_phantom(commands: Any) -> None:
 
 
 def _add_demo(commands: Any) -> None:
-    parser = _command(commands, "demo", _demo, "Run the main job on two synthetic studies, one sound and one damaged.",
-                      "rvqc demo")
+    parser = _command(
+        commands, "demo", _demo, "Run the main job on two synthetic studies, one sound and one damaged.", "rvqc demo"
+    )
     parser.add_argument("-o", "--output", default="demo", help="folder to write to")
     _bundle_options(parser)
 

@@ -65,7 +65,12 @@ def evaluate(
     if not rows:
         raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
     summary = summarize(rows, seed=seed)
-    summary |= {"bundle": {"name": bundle.name, "hash": bundle.hash}, "data": Path(data).name, "part": part, "seed": seed}
+    summary |= {
+        "bundle": {"name": bundle.name, "hash": bundle.hash},
+        "data": Path(data).name,
+        "part": part,
+        "seed": seed,
+    }
     with whole_folder(out) as folder:
         write_json(folder / "summary.json", summary)
         _write_csv(folder / "stacks.csv", rows)
@@ -122,9 +127,7 @@ def _structures(rows: Sequence[dict[str, Any]], seed: int, resamples: int) -> di
     }
 
 
-def interval(
-    values: Iterable[float], patients: Sequence[str], *, seed: int, resamples: int = 1000
-) -> dict[str, float]:
+def interval(values: Iterable[float], patients: Sequence[str], *, seed: int, resamples: int = 1000) -> dict[str, float]:
     """Mean, standard deviation and the 95 % percentile-bootstrap interval of the mean, resampling whole patients."""
     numbers = np.asarray(list(values), float)
     names, index = np.unique(np.asarray(patients), return_inverse=True)

@@ -40,7 +40,9 @@ def _bundle(bundle: Bundle) -> tuple[dict[str, Any], str]:
     for view, part in bundle.description["views"].items():
         for number, entry in enumerate(part["segmenters"], start=1):
             scores = ", ".join(f"{k} {v:.3f}" for k, v in entry["validation_dice"].items())
-            lines.append(f"{view} candidate {number}: {entry['network']} epoch {entry['epoch']}, validation Dice {scores}")
+            lines.append(
+                f"{view} candidate {number}: {entry['network']} epoch {entry['epoch']}, validation Dice {scores}"
+            )
         ceiling = ", ".join(f"{k} {v:.3f}" for k, v in part["qc"]["ceiling"].items())
         lines.append(f"{view} QC module: reconstructs true masks with Dice {ceiling} (its ceiling)")
         calibration = part.get("calibration")
@@ -113,7 +115,9 @@ def _chart(curves: dict[str, list[tuple[float, float]]]) -> str:
         parts.append(f'<text x="{horizontal.at(tick)}" y="378" text-anchor="middle">{tick:g}</text>')
     for tick in vertical.ticks:
         y = vertical.at(tick)
-        parts.append(f'<line x1="50" x2="600" y1="{y}" y2="{y}" stroke="#ddd"/><text x="44" y="{y}" text-anchor="end">{tick:g}</text>')
+        parts.append(
+            f'<line x1="50" x2="600" y1="{y}" y2="{y}" stroke="#ddd"/><text x="44" y="{y}" text-anchor="end">{tick:g}</text>'
+        )
     parts.append('<text x="325" y="396" text-anchor="middle">epoch (solid: validation Dice, dashed: loss)</text>')
     for name, curve in curves.items():
         colour = _COLOURS[runs.index(name.split()[0]) % len(_COLOURS)]
@@ -122,5 +126,7 @@ def _chart(curves: dict[str, list[tuple[float, float]]]) -> str:
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
     for row, run in enumerate(runs):
         colour = _COLOURS[row % len(_COLOURS)]
-        parts.append(f'<text x="612" y="{34 + 18 * row}" fill="{colour}">{run}: Dice {curves[run + " validation Dice"][-1][1]:.3f}</text>')
+        parts.append(
+            f'<text x="612" y="{34 + 18 * row}" fill="{colour}">{run}: Dice {curves[run + " validation Dice"][-1][1]:.3f}</text>'
+        )
     return "".join([*parts, "</svg>"])

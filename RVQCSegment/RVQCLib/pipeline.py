@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[dict[str, Any]], None]
 
+
 def segment_study(
     study: Study,
     bundle: Bundle,
@@ -145,5 +146,5 @@ def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any
             "SimpleITK": sitk.Version.VersionString(),
             "python": platform.python_version(),
         },
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

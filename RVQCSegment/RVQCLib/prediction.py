@@ -134,7 +134,15 @@ def _columns(
     size: np.ndarray,
     context: np.ndarray,
 ) -> np.ndarray:
-    columns = [np.ones_like(pDC), _logit(pDC), _logit(agreement), _logit(confidence), np.log1p(pHD), size, _logit(context)]
+    columns = [
+        np.ones_like(pDC),
+        _logit(pDC),
+        _logit(agreement),
+        _logit(confidence),
+        np.log1p(pHD),
+        size,
+        _logit(context),
+    ]
     return np.stack(columns, axis=-1)
 
 

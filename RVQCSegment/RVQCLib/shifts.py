@@ -30,7 +30,9 @@ def shift_stack(stack: Stack, name: str, severity: int, *, seed: int) -> Stack:
         There is no such shift or severity.
     """
     if name not in SHIFTS or severity not in SEVERITIES:
-        raise RVQCError(f"There is no shift {name!r} of severity {severity}; choose from {', '.join(SHIFTS)} and 1 to 5.")
+        raise RVQCError(
+            f"There is no shift {name!r} of severity {severity}; choose from {', '.join(SHIFTS)} and 1 to 5."
+        )
     rng = np.random.default_rng([seed, severity, zlib.crc32(f"{name}/{stack.name}".encode())])
     low, high = (float(v) for v in np.percentile(stack.pixels, (0.5, 99.5)))
     scale = max(high - low, 1e-6)

@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from RVQCLib import phantom, study
 from RVQCLib.files import RVQCError
 from RVQCLib.phantom_anatomy import DISEASES, beat, make_anatomy

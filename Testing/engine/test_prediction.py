@@ -62,7 +62,7 @@ def test_constant_dice_has_a_finite_answer(value: float) -> None:
     predicted, bound = model.predict(features)
     assert np.isfinite(predicted).all() and np.isfinite(bound).all()
     assert np.allclose(predicted, value, atol=0.05)
-    assert ((0 <= bound) & (bound <= 1)).all()
+    assert ((bound >= 0) & (bound <= 1)).all()
 
 
 def test_one_patient_and_constant_features_have_an_answer() -> None:

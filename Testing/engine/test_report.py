@@ -423,7 +423,7 @@ def rows(n: int = 12) -> list[dict]:
 
 def summary(**changes) -> dict:
     metric = {"mean": 0.84, "low": 0.81, "high": 0.87}
-    structures = {name: {key: metric for key in ("dice", "hd_mm", "hd95_mm")} for name in STRUCTURES}
+    structures = {name: dict.fromkeys(("dice", "hd_mm", "hd95_mm"), metric) for name in STRUCTURES}
     return {"n_stacks": 24, "structures": structures, "groups": {}, "data": "acdc", "part": "test"} | changes
 
 
