@@ -86,7 +86,7 @@ def paint_body(p: Points, anatomy: Anatomy, rough: Roughness) -> np.ndarray:
 
 
 def _paint_chest(tissue: np.ndarray, p: Points, inside: np.ndarray, rough: Roughness, middle: float) -> None:
-    x, y, z = p
+    x, y, _z = p
     tissue[inside] = LUNG
     # vessels branch from the hilum: thicker and denser near it
     hilum = np.exp(-(((np.abs(x) - 35) / 50) ** 2) - ((y - middle - 10) / 55) ** 2)
@@ -197,7 +197,7 @@ def _labels(p: Points, now: Beat, endo, epi, rv, fraction) -> np.ndarray:
 def paint_heart(tissue: np.ndarray, p: Points, now: Beat, rough: Roughness) -> None:
     """Paint the heart of this moment over `tissue` (changed in place); `p` is in the heart frame."""
     a = now.anatomy
-    x, y, z = p
+    _x, _y, _z = p
     endo, epi, rv, fraction = _surfaces(p, now)
     label = _labels(p, now, endo, epi, rv, fraction)
     depth = _below_mitral(p, now)
@@ -230,7 +230,7 @@ def paint_heart(tissue: np.ndarray, p: Points, now: Beat, rough: Roughness) -> N
 
 def _paint_coat(tissue, p, now, rough, epi, rv, fraction) -> None:
     """Epicardial fat of uneven thickness inside a thin layer of pericardial fluid."""
-    x, y, z = p
+    x, _y, z = p
     a = now.anatomy
     free = np.where(fraction < 1, rv - a.rv_wall, 99)
     around = np.where(
@@ -264,7 +264,7 @@ def _paint_atria(tissue, p, now, epi, depth, fraction) -> None:
 
 def _paint_trabeculae(tissue, p, now, rough, label, endo, rv, fraction) -> None:
     """LV blood with two papillary muscles, and trabeculae that thicken towards both apices."""
-    x, y, z = p
+    _x, _y, z = p
     a = now.anatomy
     tissue[label == 1] = LV_BLOOD
     depth = (z - now.centre) / now.half
