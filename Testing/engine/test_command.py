@@ -1,0 +1,246 @@
+"""The command as a user meets it: results whole, one sentence for what is wrong, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from RVQCLib import cli, result
+from RVQCLib.bundle import load_bundle
+from RVQCLib.files import Cancelled
+from RVQCLib.phantom import phantom_study, write_phantom
+from RVQCLib.pipeline import segment_study
+from RVQCLib.study import read_study
+
+KEYS = {"view", "phase", "mask", "selected", "ood", "reasons", "structures", "slices"}
+SAID = {"pDC", "pHD_mm", "agreement", "predicted_dice", "lower_bound_90"}
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One phantom study, SA and LA, oblique, in the M&Ms-2 layout."""
+    return write_phantom(tmp_path_factory.mktemp("phantom"), 1, seed=2, spacing=(2.0, 2.0, 10.0), size=(128, 128))[0]
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_segment_writes_a_whole_study_on_the_inputs_grid(phantom: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "RVQCLib.cli", "segment", phantom, "--bundle", tiny_bundle, "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [str(c) for c in [*command, "--json", "--candidates", "--device", "cpu"]],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(cli.__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert all("done" in json.loads(line) for line in done.stderr.splitlines())
+    folder = tmp_path / "out" / answer["study"]
+    assert json.loads((folder / "quality.json").read_text()) == answer
+    assert {"name", "hash"} <= set(answer["bundle"]) and answer["device"] == "cpu"
+    assert {(s["view"], s["phase"]) for s in answer["stacks"]} == {(v, p) for v in ("SA", "LA") for p in ("ED", "ES")}
+    for stack in answer["stacks"]:
+        assert set(stack) >= KEYS and set(stack["structures"]["RV"]) >= SAID
+        assert all(set(s) >= {"index", "flag", "structures"} for s in stack["slices"])
+        image = sitk.ReadImage(str(phantom / f"{phantom.name}_{stack['view']}_{stack['phase']}.nii.gz"))
+        mask = sitk.ReadImage(str(folder / stack["mask"]))
+        assert mask.GetSize() == image.GetSize() and mask.GetPixelID() == sitk.sitkUInt8
+        assert np.allclose(mask.GetDirection(), image.GetDirection(), atol=1e-6)
+        assert np.allclose(mask.GetOrigin(), image.GetOrigin(), atol=1e-4)
+        assert (folder / stack["mask"].replace(".nii", "_candidate3.nii")).exists()
+        assert (folder / stack["mask"].replace(".nii", "_reconstruction.nii")).exists()
+    assert "not a medical device" in (folder / "report.html").read_text(encoding="utf-8").lower()
+    assert not list(tmp_path.rglob(".part-*"))
+
+
+def _header(source: Path, target: Path, offset: int, value: float) -> None:
+    sitk.WriteImage(sitk.ReadImage(str(source)), str(target))
+    content = bytearray(target.read_bytes())
+    content[offset : offset + 4] = struct.pack("<f", value)
+    target.write_bytes(content)
+
+
+def _truncated(image: Path, folder: Path) -> Path:
+    (folder / "cut.nii.gz").write_bytes(image.read_bytes()[:5000])
+    return folder / "cut.nii.gz"
+
+
+def _colour(image: Path, folder: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((3, 8, 8, 3), np.uint8), isVector=True), str(folder / "rgb.nii.gz"))
+    return folder / "rgb.nii.gz"
+
+
+def _flat(image: Path, folder: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).random((9, 9))), str(folder / "flat.nii.gz"))
+    return folder / "flat.nii.gz"
+
+
+def _zero_spacing(image: Path, folder: Path) -> Path:
+    _header(image, folder / "zero.nii", 80, 0.0)
+    return folder / "zero.nii"
+
+
+def _negative_spacing(image: Path, folder: Path) -> Path:
+    _header(image, folder / "negative.nii", 80, -1.0)
+    return folder / "negative.nii"
+
+
+def _nan(image: Path, folder: Path) -> Path:
+    pixels = sitk.GetArrayFromImage(sitk.Cast(sitk.ReadImage(str(image)), sitk.sitkFloat32))
+    pixels[0, 0, 0] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(pixels), str(folder / "nan.nii.gz"))
+    return folder / "nan.nii.gz"
+
+
+def _empty(image: Path, folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def _mixed(image: Path, folder: Path) -> Path:
+    (folder / "mixed").mkdir()
+    for name in ("001_SA_ED.nii.gz", "002_SA_ED.nii.gz"):
+        (folder / "mixed" / name).write_bytes(image.read_bytes())
+    return folder / "mixed"
+
+
+def _no_ed(image: Path, folder: Path) -> Path:
+    (folder / "007").mkdir()
+    (folder / "007" / "007_SA_ES.nii.gz").write_bytes(image.read_bytes())
+    return folder / "007"
+
+
+def _label(image: Path, folder: Path) -> Path:
+    target = folder / "label.nii.gz"
+    target.write_bytes((image.parent / image.name.replace(".nii.gz", "_gt.nii.gz")).read_bytes())
+    return target
+
+
+def _text(image: Path, folder: Path) -> Path:
+    (folder / "text.nii.gz").write_text("not an image")
+    return folder / "text.nii.gz"
+
+
+BAD = [_truncated, _colour, _flat, _zero_spacing, _negative_spacing, _nan, _empty, _mixed, _no_ed, _label, _text]
+
+
+@pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(
+    make: Callable[[Path, Path], Path],
+    phantom: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = make(phantom / f"{phantom.name}_SA_ED.nii.gz", tmp_path)
+    assert run("segment", study, "--bundle", tiny_bundle, "-o", tmp_path / "out") == cli.BAD_INPUT
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("rvqc: ") and said.err.count("\n") == 1
+    assert study.name in said.err and said.err.rstrip().endswith(".")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_bundle_is_refused(
+    phantom: Path, own_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = own_bundle / "SA" / "qc.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    assert run("segment", phantom, "--bundle", own_bundle, "-o", tmp_path / "out") == cli.BAD_INPUT
+    assert "qc.safetensors" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_view_that_the_bundle_lacks_is_said(
+    phantom: Path, own_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("segment", phantom, "--bundle", own_bundle, "-o", tmp_path / "out") == cli.BAD_INPUT
+    assert "no LA networks" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_failure_that_leaves_nothing(
+    phantom: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(result, "write_json", full)
+    assert run("segment", phantom, "--bundle", tiny_bundle, "-o", tmp_path / "out", "--device", "cpu") == cli.FAILED
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_an_older_result_survives_a_failure(
+    phantom: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("segment", phantom, "--bundle", tiny_bundle, "-o", tmp_path, "--device", "cpu")
+    assert run(*arguments) == cli.DONE
+    before = (tmp_path / phantom.name / "quality.json").read_bytes()
+    monkeypatch.setattr(result, "study_page", lambda *_: 1 / 0)
+    assert run(*arguments) == cli.FAILED
+    assert (tmp_path / phantom.name / "quality.json").read_bytes() == before
+
+
+def test_one_study_is_the_same_twice_and_in_any_order(phantom: Path, tiny_bundle: Path) -> None:
+    study, bundle = read_study(phantom), load_bundle(tiny_bundle)
+    first = segment_study(study, bundle, device="cpu").to_json()
+    from dataclasses import replace
+
+    again = segment_study(replace(study, stacks=study.stacks[::-1]), bundle, device="cpu").to_json()
+    assert sorted(first["stacks"], key=lambda s: s["mask"]) == sorted(again["stacks"], key=lambda s: s["mask"])
+    assert any("not calibrated" in reason for stack in first["stacks"] for reason in stack["reasons"])
+
+
+def test_cancel_stops_before_the_next_stack(tiny_bundle: Path) -> None:
+    seen: list[dict] = []
+    with pytest.raises(Cancelled):
+        segment_study(
+            phantom_study(1, views=("SA",), spacing=(3.0, 3.0, 10.0), size=(96, 96)),
+            load_bundle(tiny_bundle),
+            device="cpu",
+            progress=seen.append,
+            cancelled=lambda: len(seen) == 1,
+        )
+    assert [event["done"] for event in seen] == [1]
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate", "train", "calibrate", "info", "phantom", "demo"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0 and f"example: rvqc {command}" in capsys.readouterr().out
+
+
+def test_info_says_what_bundles_and_studies_are(
+    phantom: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("info", tiny_bundle, "--json") == cli.DONE
+    assert json.loads(capsys.readouterr().out)["kind"] == "bundle"
+    assert run("info", phantom.parent) == cli.DONE
+    assert "SA_ED" in capsys.readouterr().out
+    assert run("info", phantom / "nothing") == cli.BAD_INPUT
+
+
+def test_evaluate_writes_tables_and_page(phantom: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    assert run("evaluate", phantom.parent, "--bundle", tiny_bundle, "-o", tmp_path / "e", "--device", "cpu") == cli.DONE
+    summary = json.loads((tmp_path / "e" / "summary.json").read_text())
+    assert summary["n_stacks"] == 4 and set(summary["structures"]) == {"RV", "LV", "MYO"}
+    assert set(summary["structures"]["RV"]["dice"]) >= {"mean", "low", "high"}
+    assert len((tmp_path / "e" / "stacks.csv").read_text().splitlines()) == 5
+    assert "<html" in (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
