@@ -24,6 +24,11 @@ def distinct(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     return sorted({str(row.get(key) or "") for row in rows}, key=lambda value: (order.get(value, 2), value))
 
 
+def shift_name(row: Mapping[str, Any]) -> str:
+    """The image shift of a row and its severity, ``noise 3``; ``clean`` without severity; empty where it names none."""
+    return f"{row.get('shift', '')} {row.get('severity') or ''}".strip()
+
+
 @dataclass(frozen=True)
 class Axis:
     """A chart's axis: values `low` to `high` drawn from pixel `start` to pixel `end`, with labelled `ticks`."""
@@ -164,7 +169,7 @@ def qc_charts(rows: Sequence[Mapping[str, Any]], structure: str) -> dict[str, An
             {
                 "x": row[f"{structure}_predicted_dice"],
                 "y": row[f"{structure}_dice"],
-                "name": f"{row['study']} {row['view']} {row['phase']}",
+                "name": f"{row['study']} {row['view']} {row['phase']} {shift_name(row)}".strip(),
                 "phase": row["phase"],
             }
             for row in predicted

@@ -94,12 +94,17 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         device=args.device,
         allow=args.allow,
         seed=args.seed,
+        qc=args.qc,
+        severities=args.severities,
         report=Progress(),
     )
     if not args.json:
         for structure, measures in summary["structures"].items():
             words = ", ".join(f"{k} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in measures.items())
             _say(f"{structure}: {words}")
+        for level in ("stack", "slice") if args.qc else ():
+            said = {k: v for k, v in summary["qc"][level]["combined"].items() if isinstance(v, float)}
+            _say(f"QC per {level}: " + (", ".join(f"{k} {v:.3f}" for k, v in said.items()) or "not calibrated"))
         _say(f"{summary['n_stacks']} stacks; tables and page in {args.output}")
     return summary
 
@@ -243,8 +248,8 @@ def _add_evaluate(commands: Any) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "Compare with true masks: Dice, HD, HD95 per stack and group.",
-        "rvqc evaluate acdc/training --split test -o evaluation",
+        "Compare with true masks: Dice, HD, HD95 per stack and group, and how good the QC is.",
+        "rvqc evaluate acdc/training --split test --qc -o evaluation",
     )
     parser.add_argument("data", help="a folder of labelled studies")
     parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
@@ -255,7 +260,17 @@ def _add_evaluate(commands: Any) -> None:
         choices=("all", "train", "validation", "test"),
         help="the part of the bundle's recorded split to use; all uses every study found",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the intervals, and of the shifts of --qc")
+    parser.add_argument("--qc", action="store_true", help="judge the QC too, on the images as they are and shifted")
+    parser.add_argument(
+        "--severities",
+        type=int,
+        nargs="+",
+        default=[1, 3, 5],
+        choices=range(1, 6),
+        metavar="1..5",
+        help="of the shifts of --qc",
+    )
 
 
 def _add_train(commands: Any) -> None:
@@ -358,7 +373,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled; nothing half-written is left.", CANCELLED)
     except OSError as error:
-        return _fail(f"{error.filename or 'A file'} could not be read or written ({error.strerror or error}).", FAILED)
+        return _fail(
+            f"{error.filename or getattr(args, 'output', 'A file')} could not be read or written ({error.strerror or error}).",
+            FAILED,
+        )
     except Exception as error:
         log.debug("Unexpected", exc_info=True)
         return _fail(f"Something went wrong inside RVQC ({type(error).__name__}: {error}); run with --verbose.", FAILED)

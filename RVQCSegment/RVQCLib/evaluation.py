@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from RVQCLib.bundle import load_bundle
+from RVQCLib.bundle import ViewModels, load_bundle
 from RVQCLib.dataset import select_part
 from RVQCLib.files import RVQCError, whole_folder, write_json
+from RVQCLib.inference import choose_device
 from RVQCLib.metrics import dice, hausdorff
 from RVQCLib.pipeline import StudyResult, segment_study
+from RVQCLib.qc_evaluation import QCRows, add_stack, check_severities, summarize_qc
 from RVQCLib.report import evaluation_page
+from RVQCLib.result import StackResult
 from RVQCLib.study import LABELS, STRUCTURES, Stack, find_studies
 
 log = logging.getLogger(__name__)
@@ -46,20 +49,32 @@ def evaluate(
     device: str = "auto",
     allow: Sequence[str] = (),
     seed: int = 0,
+    qc: bool = False,
+    severities: Sequence[int] = (1, 3, 5),
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Segment every labelled study of `data` and compare; write ``summary.json``, ``stacks.csv``, ``evaluation.html``.
 
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
-    with the standard deviation, for all stacks, every group and every phase.
+    with the standard deviation, for all stacks, every group and every phase. With `qc` also how good the QC itself is, on
+    the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
+    ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``.
     """
+    severities = check_severities(severities)
+    device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
     sources = select_part(find_studies(data), bundle.description["views"], part)
     rows: list[dict[str, Any]] = []
+    judged = QCRows()
     for number, source in enumerate(sources, start=1):
         study = source.load(labels=True)
         result = segment_study(study, bundle, device=device)
         rows += stack_rows(result)
+        for stack in result.stacks if qc else ():
+            _judge_qc(judged, result, stack, bundle.models(stack.image.view, device), severities, seed)
+            if report is not None:
+                event = {"event": "evaluate", "study": study.name, "stack": stack.image.name}
+                report({**event, "done": number - 1, "total": len(sources)})
         if report is not None:
             report({"event": "evaluate", "study": study.name, "done": number, "total": len(sources)})
     if not rows:
@@ -71,11 +86,29 @@ def evaluate(
         "part": part,
         "seed": seed,
     }
+    if qc:
+        summary["qc"] = summarize_qc(judged, severities=severities, seed=seed)
     with whole_folder(out) as folder:
         write_json(folder / "summary.json", summary)
         _write_csv(folder / "stacks.csv", rows)
-        (folder / "evaluation.html").write_text(evaluation_page(summary, rows), encoding="utf-8")
+        if qc:
+            _write_csv(folder / "qc_stacks.csv", judged.stacks)
+            _write_csv(folder / "qc_slices.csv", judged.slices)
+            _write_csv(folder / "qc_injected.csv", judged.injected)
+        page = evaluation_page(summary, rows, qc_rows=judged.stacks or None)
+        (folder / "evaluation.html").write_text(page, encoding="utf-8")
     return summary
+
+
+def _judge_qc(
+    rows: QCRows, result: StudyResult, stack: StackResult, models: ViewModels, severities: Sequence[int], seed: int
+) -> None:
+    study, image = result.study, stack.image
+    truth = study.label(image.view, image.phase)
+    if truth is not None:
+        head = {"study": study.name, "group": study.group, "vendor": study.vendor}
+        head |= {"view": image.view, "phase": image.phase}
+        add_stack(rows, head, stack, truth, models, severities, seed=seed)
 
 
 def stack_rows(result: StudyResult) -> list[dict[str, Any]]:
@@ -146,6 +179,6 @@ def interval(values: Iterable[float], patients: Sequence[str], *, seed: int, res
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), extrasaction="ignore")
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0] if rows else ()), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

@@ -62,7 +62,12 @@ def study_page(result: Mapping[str, Any], stacks: Sequence[tuple[Stack, Stack, S
     )
 
 
-def evaluation_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def evaluation_page(
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    qc_rows: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
     """The page of ``rvqc evaluate``: tables by group, box plots, worst stacks, and how good the QC itself is.
 
     Parameters
@@ -73,6 +78,8 @@ def evaluation_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
         One a stack: study, group, view, phase, and per structure ``RV_dice``, ``RV_hd_mm``, ``RV_hd95_mm``; for the
         curves of the QC also ``RV_predicted_dice``, ``RV_pDC``, ``RV_pHD_mm``, ``RV_agreement``. None, NaN or no key:
         the stack is left out of that number.
+    qc_rows : sequence of Mapping
+        Rows for the curves of the QC where they are others than `rows`: the stacks under image shifts too.
 
     Returns
     -------
@@ -81,6 +88,7 @@ def evaluation_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
     """
     by_dice = sorted((row for row in rows if charts.finite(row.get("RV_dice"))), key=lambda row: row["RV_dice"])
     metrics = [(s, m) for s in STRUCTURES for m in ("dice", "hd_mm") if _has(rows, f"{s}_{m}")]
+    qc_rows = rows if qc_rows is None else qc_rows
     return _render(
         "evaluation.html",
         title=summary.get("title") or "Evaluation against true masks",
@@ -90,7 +98,7 @@ def evaluation_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
         tables=[_group_table(rows, view) for view in charts.distinct(rows, "view")],
         boxes=[charts.box_chart(rows, structure, metric) for structure, metric in metrics],
         worst=by_dice[:10],
-        qc=[charts.qc_charts(rows, structure) for structure in STRUCTURES] if summary.get("qc") else [],
+        qc=[charts.qc_charts(qc_rows, structure) for structure in STRUCTURES] if summary.get("qc") else [],
         provenance=list(_flat(summary)),
     )
 

@@ -18,7 +18,7 @@ ORDER = [
     *("selection", "anatomy", "quality", "prediction", "bundle", "inference", "dataset", "shifts", "calibration"),
     *("losses", "augmentation", "fitting", "training", "refinement", "drawing", "charts", "report", "result"),
     *("pipeline", "cohort", "phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes", "phantom"),
-    *("evaluation", "qc_evaluation", "info", "worker", "demo", "cli"),
+    *("qc_statistics", "qc_evaluation", "evaluation", "info", "worker", "demo", "cli"),
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""
 
