@@ -114,11 +114,13 @@ def roc(scores: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray, fl
 def risk_coverage(scores: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean `error` of the best-scored share of the stacks: coverage k / n, risk, and the mean risk (AURC).
 
-    `scores` (n,) high is good; ties by index. `error` (n,) is 1 - Dice.
+    `scores` (n,) high is good; stacks of equal score count with their mean error, which is the mean over their orders.
+    `error` (n,) is 1 - Dice.
     """
-    order = np.argsort(-scores, kind="stable")
+    level = np.unique(-scores, return_inverse=True)[1]
+    alike = np.bincount(level, error) / np.bincount(level)
     counts = np.arange(1, len(scores) + 1)
-    risk = np.cumsum(error[order]) / counts
+    risk = np.cumsum(alike[np.sort(level)]) / counts
     return counts / len(scores), risk, float(risk.mean())
 
 
