@@ -54,9 +54,12 @@ def segment_study(
         `cancelled` returned True.
     """
     device = choose_device(device)
+    frames = []
     for cine in study.cines:
-        ed, es = find_phases(cine, bundle.models(cine[0].view, device))
-        study = study.with_phases(cine[0].view, ed=ed, es=es)
+        view = cine[0].view
+        ed, es = find_phases(cine, bundle.models(view, device))
+        study = study.with_phases(view, ed=ed, es=es)
+        frames.append({"view": view, "ed": ed, "es": es})
     results = []
     for number, stack in enumerate(study.stacks, start=1):
         if cancelled is not None and cancelled():
@@ -66,7 +69,9 @@ def segment_study(
             event = {"event": "segment", "study": study.name, "stack": stack.name}
             progress({**event, "done": number, "total": len(study.stacks)})
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
-    return StudyResult(study, tuple(results), study_checks(volumes), provenance(bundle, device, options))
+    return StudyResult(
+        study, tuple(results), study_checks(volumes), {**provenance(bundle, device, options), "cine": frames}
+    )
 
 
 def find_phases(cine: Sequence[Stack], models: ViewModels) -> tuple[int, int]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.evaluation import evaluate
+from RVQCLib.pipeline import segment_study
+from RVQCLib.study import read_study
 
 
 def test_the_shipped_bundle_on_the_patients_it_never_saw(acdc: Path, tmp_path: Path) -> None:
@@ -24,3 +26,13 @@ def test_the_shipped_bundle_is_small_and_says_what_it_is() -> None:
     assert "non-commercial" in bundle.description["license"] and "Bernard" in bundle.description["citation"]
     assert "Not a medical device" in bundle.description["intended_use"]
     assert bundle.description["views"]["SA"]["calibration"]["n_studies"] == 20
+
+
+def test_ed_and_es_of_a_real_cine_are_found(acdc: Path) -> None:
+    """Info.cfg of patient 90 gives frames 4 and 11, counted from 1."""
+    study = read_study(acdc / "patient090" / "patient090_4d.nii.gz")
+    result = segment_study(study, load_bundle(shipped_bundle()), device="cpu").to_json()
+    (cine,) = result["cine"]
+    assert cine["view"] == "SA" and {s["phase"] for s in result["stacks"]} == {"ED", "ES"}
+    assert abs(cine["es"] - 10) <= 2
+    assert min((cine["ed"] - 3) % len(study.cines[0]), (3 - cine["ed"]) % len(study.cines[0])) <= 4
