@@ -1,0 +1,96 @@
+"""What the commands share: their common options, progress on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Progress:
+    """Events of a running job on stderr: one live line on a terminal, one JSON object a line elsewhere.
+
+    An event is a dict; ``done`` and ``total`` (or ``epoch`` and ``epochs``) make the bar, the rest is shown beside it.
+    """
+
+    def __init__(self, stream: Any = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._started = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if not self._live:
+            self._stream.write(json.dumps(event) + "\n")
+        else:
+            self._stream.write(f"\r\x1b[K{self._line(event)}")
+            if event.get("done", event.get("epoch")) == event.get("total", event.get("epochs")):
+                self._stream.write("\n")
+        self._stream.flush()
+
+    def _line(self, event: dict[str, Any]) -> str:
+        done, total = event.get("done", event.get("epoch", 0)), event.get("total", event.get("epochs", 1))
+        elapsed = time.monotonic() - self._started
+        left = event.get("seconds_left", elapsed / done * (total - done) if done else 0.0)
+        bar = ("=" * round(20 * done / max(total, 1))).ljust(20)
+        hidden = {"done", "total", "epoch", "epochs", "seconds_left", "event"}
+        words = " ".join(_short(key, value) for key, value in event.items() if key not in hidden)
+        return f"[{bar}] {done}/{total} {int(left) // 60}:{int(left) % 60:02d} left  {words}"[:160]
+
+
+def _short(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{key} {value:.3f}"
+    if isinstance(value, dict):
+        return " ".join(_short(k, v) for k, v in value.items())
+    return str(value) if isinstance(value, str) else f"{key} {value}"
+
+
+def command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], dict[str, Any]], help_: str, example: str
+) -> argparse.ArgumentParser:
+    """A new command with the options that all have; `function` gets the parsed arguments and returns the JSON result."""
+    parser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_,
+        epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(function=function)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="where to compute")
+    parser.add_argument("--verbose", action="store_true", help="say more on stderr")
+    return parser
+
+
+def bundle_options(parser: argparse.ArgumentParser) -> None:
+    """``--bundle`` and ``--allow``."""
+    parser.add_argument("--bundle", help="folder of a bundle; without it, the shipped one")
+    allow_option(parser)
+
+
+def allow_option(parser: argparse.ArgumentParser) -> None:
+    """``--allow``: networks from outside RVQC."""
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FACTORY",
+        help="a network from outside RVQC that you trust, by name",
+    )
+
+
+def bundle_path(args: argparse.Namespace) -> Path:
+    """The bundle that was named, or the shipped one."""
+    from RVQCLib.bundle import shipped_bundle
+
+    return Path(args.bundle) if args.bundle else shipped_bundle()
+
+
+def say(text: str) -> None:
+    """Text for people on stdout."""
+    print(text)

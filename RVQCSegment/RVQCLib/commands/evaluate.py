@@ -1,0 +1,64 @@
+"""`rvqc evaluate`: a bundle against true masks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, say
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands,
+        "evaluate",
+        run,
+        "Compare with true masks: Dice, HD, HD95 per stack and group, and how good the QC is.",
+        "rvqc evaluate acdc/training --split test --qc -o evaluation",
+    )
+    parser.add_argument("data", help="a folder of labelled studies")
+    parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
+    bundle_options(parser)
+    parser.add_argument(
+        "--split",
+        default="all",
+        choices=("all", "train", "validation", "test"),
+        help="the part of the bundle's recorded split to use; all uses every study found",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the intervals, and of the shifts of --qc")
+    parser.add_argument("--qc", action="store_true", help="judge the QC too, on the images as they are and shifted")
+    parser.add_argument(
+        "--severities",
+        type=int,
+        nargs="+",
+        default=[1, 3, 5],
+        choices=range(1, 6),
+        metavar="1..5",
+        help="of the shifts of --qc",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.evaluation import evaluate
+
+    summary = evaluate(
+        args.data,
+        bundle_path(args),
+        args.output,
+        part=args.split,
+        device=args.device,
+        allow=args.allow,
+        seed=args.seed,
+        qc=args.qc,
+        severities=args.severities,
+        report=Progress(),
+    )
+    if not args.json:
+        for structure, measures in summary["structures"].items():
+            words = ", ".join(f"{k} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in measures.items())
+            say(f"{structure}: {words}")
+        for level in ("stack", "slice") if args.qc else ():
+            said = {k: v for k, v in summary["qc"][level]["combined"].items() if isinstance(v, float)}
+            say(f"QC per {level}: " + (", ".join(f"{k} {v:.3f}" for k, v in said.items()) or "not calibrated"))
+        say(f"{summary['n_stacks']} stacks; tables and page in {args.output}")
+    return summary

@@ -1,0 +1,74 @@
+"""`rvqc train`: labelled studies to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from RVQCLib.commands.common import Progress, allow_option, command, say
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands,
+        "train",
+        run,
+        "Train candidates, QC module and locator: a new bundle.",
+        "rvqc train acdc/training --view SA --out my-bundle",
+    )
+    parser.add_argument("data", help="a folder of labelled studies")
+    parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train")
+    parser.add_argument("--out", required=True, help="folder of the new bundle")
+    parser.add_argument("--name", default="", help="name of the bundle; without it, that of its folder")
+    parser.add_argument("--network", nargs="+", default=["BN1", "BN2"], help="one run each: BN1, BN2, module:factory")
+    parser.add_argument(
+        "--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full"
+    )
+    parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
+    parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
+    parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
+    parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
+    parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
+    parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of the cores")
+    parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
+    parser.add_argument("--citation", help="what to cite when the bundle is used")
+    parser.add_argument("--work", help="folder of the checkpoints; the same folder resumes; without it, OUT.training")
+    allow_option(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.training import Terms, TrainingConfig, train_bundle
+
+    config = TrainingConfig(
+        view=args.view,
+        networks=tuple(args.network),
+        width=args.width,
+        m_best=args.m_best,
+        consensus=not args.no_consensus,
+        epochs=args.epochs,
+        qc_epochs=args.qc_epochs,
+        locator_epochs=args.locator_epochs,
+        corruption=0.0 if args.plain_qc else 0.7,
+        seed=args.seed,
+        precision=args.precision,
+    )
+    description = train_bundle(
+        args.data,
+        args.out,
+        config,
+        name=args.name,
+        device=args.device,
+        allow=args.allow,
+        jobs=args.jobs,
+        work=args.work,
+        terms=Terms(**{k: v for k in ("license", "citation") if (v := getattr(args, k))}),
+        report=Progress(),
+    )
+    if not args.json:
+        say(f"The bundle {description['name']} is in {args.out}")
+    return description
