@@ -220,7 +220,7 @@ def test_cancel_stops_before_the_next_stack(tiny_bundle: Path) -> None:
     assert [event["done"] for event in seen] == [1]
 
 
-@pytest.mark.parametrize("command", ["segment", "evaluate", "train", "calibrate", "info", "phantom", "demo"])
+@pytest.mark.parametrize("command", ["segment", "evaluate", "train", "calibrate", "reviews", "info", "phantom", "demo"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
