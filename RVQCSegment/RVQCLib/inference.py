@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Slices a forward pass; a short-axis stack fits into one."""
+
+Tick = Callable[[int], None]
+"""Is told how many slices one more step has finished; may raise, which stops the work."""
 
 
 def choose_device(name: str = "auto") -> str:
@@ -53,18 +57,18 @@ def _try_kernel(device: str) -> None:
     torch.nn.functional.conv2d(image, image[..., :3, :3]).sum().item()
 
 
-def propose(images: np.ndarray, models: ViewModels) -> np.ndarray:
+def propose(images: np.ndarray, models: ViewModels, tick: Tick | None = None) -> np.ndarray:
     """Class probabilities of every candidate, float32 (m, slices, 4, size, size), of images (slices, 1, size, size).
 
-    In a bundle with a consensus the mean of all segmenters is the last candidate.
+    In a bundle with a consensus the mean of all segmenters is the last candidate. `tick` is told of every forward pass.
     """
-    probabilities = [_probabilities(segmenter, images, models.device) for segmenter in models.segmenters]
+    probabilities = [_probabilities(segmenter, images, models.device, tick) for segmenter in models.segmenters]
     if models.consensus:
         probabilities.append(np.mean(probabilities, axis=0, dtype=np.float32))
     return np.stack(probabilities)
 
 
-def _probabilities(model: nn.Module, inputs: np.ndarray, device: str) -> np.ndarray:
+def _probabilities(model: nn.Module, inputs: np.ndarray, device: str, tick: Tick | None = None) -> np.ndarray:
     import torch
 
     parts = []
@@ -72,6 +76,8 @@ def _probabilities(model: nn.Module, inputs: np.ndarray, device: str) -> np.ndar
         for start in range(0, len(inputs), BATCH):
             batch = torch.from_numpy(inputs[start : start + BATCH]).to(device, memory_format=torch.channels_last)
             parts.append(model(batch).float().softmax(1).cpu().numpy())
+            if tick is not None:
+                tick(len(batch))
     return np.concatenate(parts)
 
 
@@ -155,15 +161,20 @@ class Chosen:
     measures: Measures
 
 
-def propose_stack(stack: Stack, models: ViewModels) -> Proposal:
-    """Find the heart, run every candidate and R, and measure."""
+def propose_stack(stack: Stack, models: ViewModels, tick: Tick | None = None) -> Proposal:
+    """Find the heart, run every candidate and R, and measure.
+
+    `tick` is told of all slices once a segmenter, and once more when they are reconstructed and measured.
+    """
     crop = find_heart(stack, models.locator, models.sampling, device=models.device)
-    pairs = [hard_masks(p) for p in propose(to_network(stack, crop, models.sampling), models)]
+    pairs = [hard_masks(p) for p in propose(to_network(stack, crop, models.sampling), models, tick)]
     masks = np.stack([mask for mask, _ in pairs])
     reconstructions = reconstruct(masks, models)
     spacing = (stack.geometry.spacing_zyx[0], crop.spacing_mm, crop.spacing_mm)
     voters = len(models.segmenters)
     measures = measure(masks, reconstructions, spacing, voters=voters)
+    if tick is not None:
+        tick(len(stack.pixels))
     probabilities = np.stack([p for _, p in pairs])
     return Proposal(stack, crop, masks, probabilities, reconstructions, measures, spacing, voters)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 from RVQCLib import __version__
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
-from RVQCLib.files import Cancelled
-from RVQCLib.inference import choose, choose_device, hard_masks, propose, propose_stack
+from RVQCLib.files import BundleError, Cancelled
+from RVQCLib.inference import Tick, choose, choose_device, hard_masks, propose, propose_stack
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult
 from RVQCLib.slices import find_heart, from_network, to_network
@@ -37,65 +38,117 @@ def segment_study(
 ) -> StudyResult:
     """Candidates, reconstructions, judgement and selection (Sec. 2.3) of every stack of `study`; no file is touched.
 
+    A view that the bundle has no networks for is left out and named in the result's `checks`.
+
     Parameters
     ----------
     device
         ``auto``, ``cuda``, ``mps`` or ``cpu``.
     progress
-        Is called with ``{"event": "segment", "study", "stack", "done", "total"}`` after every stack.
+        Is called with ``{"event": "segment", "study", "stack", "done", "total"}`` after every stack, and between with
+        ``{"event": "slices", "study", "stack", "done", "total", "seconds_left"}``: slices times networks.
     cancelled
-        Is asked before every stack.
+        Is asked after every forward pass.
 
     Raises
     ------
     BundleError
-        The bundle has no networks for a view of the study.
+        The bundle has networks for no view of the study.
     Cancelled
         `cancelled` returned True.
     """
     device = choose_device(device)
+    study, left_out = _with_views_of(study, bundle)
+    models = {view: bundle.models(view, device) for view in study.views}
+    steps = _Steps(study, models, progress, cancelled)
     frames = []
     for cine in study.cines:
         view = cine[0].view
-        ed, es = find_phases(cine, bundle.models(view, device))
+        steps.stack = view
+        ed, es = find_phases(cine, models[view], tick=steps)
         study = study.with_phases(view, ed=ed, es=es)
         frames.append({"view": view, "ed": ed, "es": es})
     results = []
     for number, stack in enumerate(study.stacks, start=1):
-        if cancelled is not None and cancelled():
-            raise Cancelled
-        results.append(segment_stack(study.name, stack, bundle.models(stack.view, device), options=options))
+        steps.stack = stack.name
+        results.append(segment_stack(study.name, stack, models[stack.view], options=options, tick=steps))
         if progress is not None:
             event = {"event": "segment", "study": study.name, "stack": stack.name}
             progress({**event, "done": number, "total": len(study.stacks)})
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
-    return StudyResult(
-        study, tuple(results), study_checks(volumes), {**provenance(bundle, device, options), "cine": frames}
+    checks = (*left_out, *study_checks(volumes))
+    return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": frames})
+
+
+def _with_views_of(study: Study, bundle: Bundle) -> tuple[Study, tuple[str, ...]]:
+    """The part of a study that the bundle has networks for, and a sentence for every view that is left out."""
+    missing = [view for view in study.views if view not in bundle.views]
+    if missing and len(missing) == len(study.views):
+        has = ", ".join(bundle.views)
+        raise BundleError(f"The bundle {bundle.path} has no {missing[0]} networks, only {has}; choose another bundle.")
+    part = replace(
+        study,
+        stacks=tuple(stack for stack in study.stacks if stack.view not in missing),
+        cines=tuple(cine for cine in study.cines if cine[0].view not in missing),
     )
+    why = f"was left out, because the bundle {bundle.name} has no networks for it; choose a bundle that has"
+    return part, tuple(f"{view} {why}" for view in missing)
 
 
-def find_phases(cine: Sequence[Stack], models: ViewModels) -> tuple[int, int]:
+class _Steps:
+    """The tick of one study: counts slices times networks, tells how long it will take, and asks whether to go on."""
+
+    def __init__(
+        self,
+        study: Study,
+        models: dict[str, ViewModels],
+        progress: Progress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        passes = {view: len(networks.segmenters) + 1 for view, networks in models.items()}
+        from_cines = [(cine[0], len(cine) + 2 * passes[cine[0].view]) for cine in study.cines]
+        steps = [(stack, passes[stack.view]) for stack in study.stacks] + from_cines
+        self._total = sum(len(stack.pixels) * times for stack, times in steps)
+        self._done, self._started = 0, time.monotonic()
+        self._study, self._progress, self._cancelled = study.name, progress, cancelled
+        self.stack = ""
+        self(0)
+
+    def __call__(self, slices: int) -> None:
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled
+        self._done += slices
+        if self._progress is None or not slices:
+            return
+        left = (time.monotonic() - self._started) / self._done * (self._total - self._done)
+        event = {"event": "slices", "study": self._study, "stack": self.stack}
+        self._progress({**event, "done": self._done, "total": self._total, "seconds_left": round(left, 1)})
+
+
+def find_phases(cine: Sequence[Stack], models: ViewModels, *, tick: Tick | None = None) -> tuple[int, int]:
     """Indices of ED and ES among the frames of a cine: the most and the least blood in both ventricles.
 
     The first candidate segments every frame in the crop of the first; the sum of LV and RV is smoothed over three
-    neighbouring frames of the periodic beat.
+    neighbouring frames of the periodic beat. `tick` is told of every frame's slices.
     """
     crop = find_heart(cine[0], models.locator, models.sampling, device=models.device)
+    first = replace(models, segmenters=models.segmenters[:1], consensus=False)
     blood = []
     for frame in cine:
-        images = to_network(frame, crop, models.sampling)
-        mask, _ = hard_masks(propose(images, replace(models, segmenters=models.segmenters[:1], consensus=False))[0])
+        mask, _ = hard_masks(propose(to_network(frame, crop, models.sampling), first, tick)[0])
         blood.append(float(((mask == LABELS["LV"]) | (mask == LABELS["RV"])).sum()))
     volume = np.array(blood)
     smooth = (np.roll(volume, 1) + volume + np.roll(volume, -1)) / 3
     return int(smooth.argmax()), int(smooth.argmin())
 
 
-def segment_stack(study: str, stack: Stack, models: ViewModels, *, options: QCOptions = QCOptions()) -> StackResult:
-    """All of Sec. 2.3 for one stack. `study` only names the mask's file."""
+def segment_stack(
+    study: str, stack: Stack, models: ViewModels, *, options: QCOptions = QCOptions(), tick: Tick | None = None
+) -> StackResult:
+    """All of Sec. 2.3 for one stack. `study` only names the mask's file; `tick` is that of `propose_stack`."""
     calibration = models.calibration
     reference = Reference.from_calibration(calibration, stack.phase) if calibration else None
-    proposal = propose_stack(stack, models)
+    proposal = propose_stack(stack, models, tick)
     fence = reference.stack[options.primary] if reference else None
     chosen = choose(proposal, fence, models, primary=options.primary)
     candidates = tuple(stack.with_pixels(from_network(p, proposal.crop, stack)) for p in proposal.probabilities)

@@ -122,6 +122,12 @@ class Study:
     vendor: str = ""
     cines: tuple[tuple[Stack, ...], ...] = ()
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that it has images of, SA first."""
+        present = {stack.view for stack in self.stacks} | {cine[0].view for cine in self.cines}
+        return tuple(view for view in VIEWS if view in present)
+
     def stack(self, view: str, phase: str) -> Stack | None:
         """The image of a view and phase, None where the study has none."""
         return _pick(self.stacks, view, phase)

@@ -163,11 +163,20 @@ def test_a_damaged_bundle_is_refused(
     assert "qc.safetensors" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_a_view_that_the_bundle_lacks_is_said(
+def test_a_view_that_the_bundle_lacks_is_left_out_and_said(phantom: Path, own_bundle: Path, tmp_path: Path) -> None:
+    assert run("segment", phantom, "--bundle", own_bundle, "-o", tmp_path, "--device", "cpu") == cli.DONE
+    said = json.loads((tmp_path / phantom.name / "quality.json").read_text(encoding="utf-8"))
+    assert [stack["view"] for stack in said["stacks"]] == ["SA", "SA"]
+    assert said["checks"][0].startswith("LA was left out, because the bundle tiny has no networks for it")
+    assert "LA was left out" in (tmp_path / phantom.name / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_study_of_other_views_alone_is_refused(
     phantom: Path, own_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("segment", phantom, "--bundle", own_bundle, "-o", tmp_path / "out") == cli.BAD_INPUT
-    assert "no LA networks" in capsys.readouterr().err
+    alone = phantom / f"{phantom.name}_LA_ED.nii.gz"
+    assert run("segment", alone, "--bundle", own_bundle, "-o", tmp_path / "out") == cli.BAD_INPUT
+    assert "no LA networks" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_a_failure_that_leaves_nothing(
@@ -207,7 +216,19 @@ def test_one_study_is_the_same_twice_and_in_any_order(phantom: Path, tiny_bundle
     assert any("not calibrated" in reason for stack in first["stacks"] for reason in stack["reasons"])
 
 
-def test_cancel_stops_before_the_next_stack(tiny_bundle: Path) -> None:
+def test_progress_counts_slices_times_networks(tiny_bundle: Path) -> None:
+    seen: list[dict] = []
+    study = phantom_study(1, spacing=(3.0, 3.0, 10.0), size=(96, 96))
+    segment_study(study, load_bundle(tiny_bundle), device="cpu", progress=seen.append)
+    slices = [event for event in seen if event["event"] == "slices"]
+    # Three candidates, and the reconstruction with its measures.
+    assert slices[-1]["total"] == slices[-1]["done"] == 4 * sum(len(stack.pixels) for stack in study.stacks)
+    assert [event["done"] for event in slices] == sorted(event["done"] for event in slices)
+    assert slices[-1]["seconds_left"] == 0 and {event["stack"] for event in slices} == {s.name for s in study.stacks}
+    assert [event["stack"] for event in seen if event["event"] == "segment"] == [s.name for s in study.stacks]
+
+
+def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:
     seen: list[dict] = []
     with pytest.raises(Cancelled):
         segment_study(
@@ -217,7 +238,7 @@ def test_cancel_stops_before_the_next_stack(tiny_bundle: Path) -> None:
             progress=seen.append,
             cancelled=lambda: len(seen) == 1,
         )
-    assert [event["done"] for event in seen] == [1]
+    assert [event["event"] for event in seen] == ["slices"]
 
 
 @pytest.mark.parametrize("command", ["segment", "evaluate", "train", "calibrate", "reviews", "info", "phantom", "demo"])
