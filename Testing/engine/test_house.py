@@ -19,7 +19,7 @@ ORDER = [
     *("losses", "augmentation", "fitting", "drawing", "charts", "report", "result", "pipeline"),
     *("phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes", "phantom"),
     *("training", "refinement", "reviews", "cohort", "qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
-    *("worker", "commands", "cli"),
+    *("jobs", "worker", "commands", "cli"),
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""
 
