@@ -25,8 +25,8 @@ from RVQCLib.augmentation import AugmentationConfig, augment, sample_grid, warp_
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled, RVQCError, whole_file
 from RVQCLib.losses import deep_supervised_loss, one_hot, reconstruction_loss, supervised_loss
+from RVQCLib.mask_errors import corrupt_slice
 from RVQCLib.networks import build
-from RVQCLib.shifts import corrupt_slice
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ real RV Dice is below a threshold.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,13 +18,14 @@ from RVQCLib.calibration import opinion
 from RVQCLib.charts import CHANNELS, GOOD_DICE, finite, shift_name
 from RVQCLib.files import RVQCError
 from RVQCLib.inference import Chosen, Proposal, choose, propose_stack, reconstruct
+from RVQCLib.mask_errors import corrupt_mask
 from RVQCLib.measures import measure
 from RVQCLib.metrics import dice
 from RVQCLib.pipeline import segment_stack
 from RVQCLib.qc_statistics import auprc, aurc, auroc, coverage, levels, mae, mean, spearman
 from RVQCLib.quality import QCOptions, Reference, judge
 from RVQCLib.result import StackResult
-from RVQCLib.shifts import SEVERITIES, SHIFTS, corrupt_mask, shift_stack
+from RVQCLib.shifts import SEVERITIES, SHIFTS, seed_of, shift_stack
 from RVQCLib.slices import from_network
 from RVQCLib.stack import LABELS, STRUCTURES, Stack
 
@@ -85,7 +85,7 @@ def add_stack(
     seed
         Shifts and errors differ between studies and stacks, and do not depend on the order of studies.
     """
-    own = zlib.crc32(f"{seed}/{head['study']}/{clean.image.name}".encode())
+    own = seed_of(seed, head["study"], clean.image)
     _add(rows.stacks, rows.slices, head | {"shift": "clean", "severity": 0}, clean.mask, truth, clean.judgement)
     for name in SHIFTS:
         for severity in severities:

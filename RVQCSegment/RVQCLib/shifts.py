@@ -1,7 +1,7 @@
-"""Graded image shifts, as another scanner or a bad scan brings them, and realistic errors of masks.
+"""Graded image shifts, as another scanner or a bad scan brings them.
 
-`shift_stack` serves calibration and evaluation: the same stack, shift, severity and seed give the same image, and the grid
-never changes, so that true masks stay true. `corrupt_slice` serves the QC module's training and the evaluation of QC.
+They serve calibration and evaluation: the same stack, shift, severity and seed give the same image, and the grid never
+changes, so that true masks stay true.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-import SimpleITK as sitk
 
 from RVQCLib.files import RVQCError
 from RVQCLib.stack import Stack
@@ -33,12 +32,18 @@ def shift_stack(stack: Stack, name: str, severity: int, *, seed: int) -> Stack:
         raise RVQCError(
             f"There is no shift {name!r} of severity {severity}; choose from {', '.join(SHIFTS)} and 1 to 5."
         )
-    rng = np.random.default_rng([seed, severity, zlib.crc32(f"{name}/{stack.name}".encode())])
+    # The severity is no part of the seed: what is drawn is the same at every severity, which only scales it.
+    rng = np.random.default_rng([seed, zlib.crc32(f"{name}/{stack.name}".encode())])
     low, high = (float(v) for v in np.percentile(stack.pixels, (0.5, 99.5)))
     scale = max(high - low, 1e-6)
     image = (stack.pixels.astype(np.float32) - low) / scale
     shifted = SHIFTS[name](image, severity / 5, rng)
     return stack.with_pixels(np.ascontiguousarray(shifted * scale + low, dtype=np.float32))
+
+
+def seed_of(seed: int, study: str, stack: Stack) -> int:
+    """A seed of this stack of this study, so that no two studies share a draw and their order does not matter."""
+    return zlib.crc32(f"{seed}/{study}/{stack.name}".encode())
 
 
 def _bias(image: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
@@ -78,12 +83,13 @@ def _ghosting(image: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarr
 def _resolution(image: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
     """Pixels up to 4.5 times as large, interpolated back to the grid."""
     factor = 1 + 3.5 * s
-    stack = sitk.GetImageFromArray(_smooth(image, 0.4 * factor))
-    coarse = [stack.GetSize()[0] / factor, stack.GetSize()[1] / factor]
-    size = [max(8, round(coarse[0])), max(8, round(coarse[1])), stack.GetSize()[2]]
-    spacing = [stack.GetSize()[k] / size[k] for k in range(2)]
-    small = sitk.Resample(stack, size, sitk.Transform(), sitk.sitkLinear, (0, 0, 0), (*spacing, 1.0))
-    return sitk.GetArrayFromImage(sitk.Resample(small, stack, sitk.Transform(), sitk.sitkLinear))
+    image = _smooth(image, 0.4 * factor)
+    for axis in (1, 2):
+        fine = image.shape[axis]
+        coarse = max(min(8, fine), round(fine / factor))
+        image = _sampled(image, (np.arange(coarse) + 0.5) * fine / coarse - 0.5, axis)
+        image = _sampled(image, (np.arange(fine) + 0.5) * coarse / fine - 0.5, axis)
+    return image
 
 
 def _vendor(image: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
@@ -127,189 +133,10 @@ def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
     return image.astype(np.float32)
 
 
-# Errors of masks ------------------------------------------------------------------------------------------------------
-
-Error = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
-
-
-def corrupt_slice(labels: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """One slice of labels, uint8 (rows, columns), after one to three errors of segmentation; `strength` 0..1 grades them.
-
-    Strength 0, or a slice without labels, comes back as it is.
-    """
-    if strength <= 0 or not labels.any():
-        return labels.copy()
-    result = labels.copy()
-    names = list(ERRORS)
-    for _ in range(1 + int(rng.random() < strength) + int(rng.random() < 0.5 * strength)):
-        result = ERRORS[names[int(rng.integers(len(names)))]](result, strength, rng)
-    return result
-
-
-def corrupt_mask(labels: np.ndarray, *, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """A mask, uint8 (slices, rows, columns), after errors in some of its slices and, sometimes, slices lost at one end.
-
-    `strength` 0..1 grades how many slices fail and how badly. Strength 0, or a mask without labels, comes back as it is;
-    any other mask is changed.
-    """
-    if strength <= 0 or not labels.any():
-        return labels.copy()
-    failing = rng.random(len(labels)) < 0.2 + 0.6 * strength
-    pairs = zip(labels, failing, strict=True)
-    result = np.stack([corrupt_slice(one, rng, strength) if fails else one for one, fails in pairs])
-    if rng.random() < 0.4 * strength or np.array_equal(result, labels):
-        result = lose_end(result, strength, rng) if result.any() else result
-    return result
-
-
-def lose_end(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A stack whose first or last labelled slices, at base or apex, were not found: one, up to half when strong."""
-    labelled = np.flatnonzero(labels.any(axis=(1, 2)))
-    count = 1 + int(rng.integers(0, 1 + int(strength * len(labelled) / 2)))
-    lost = labelled[:count] if rng.random() < 0.5 else labelled[-count:]
-    result = labels.copy()
-    result[lost] = 0
-    return result
-
-
-def _some(labels: np.ndarray, rng: np.random.Generator) -> int:
-    """One of the labels in the slice, the RV twice as often as another; 0 when there is none."""
-    present = [k for k in (1, 2, 3, 3) if (labels == k).any()]
-    return int(rng.choice(present)) if present else 0
-
-
-def _disc(labels: np.ndarray, center: np.ndarray, radius: float) -> np.ndarray:
-    rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
-    return (rows - center[0]) ** 2 + (columns - center[1]) ** 2 <= radius**2
-
-
-def _point_of(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    points = np.argwhere(mask)
-    return points[int(rng.integers(len(points)))]
-
-
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask grown by `pixels` in the city-block metric."""
-    for _ in range(pixels):
-        wider = mask.copy()
-        wider[1:] |= mask[:-1]
-        wider[:-1] |= mask[1:]
-        wider[:, 1:] |= mask[:, :-1]
-        wider[:, :-1] |= mask[:, 1:]
-        mask = wider
-    return mask
-
-
-def drop(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A structure that was not found; when strong, sometimes all of them."""
-    if rng.random() < 0.3 * strength:
-        return np.zeros_like(labels)
-    return np.where(labels == _some(labels, rng), 0, labels).astype(np.uint8)
-
-
-def shrink(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A structure that is too small by up to six pixels all around."""
-    k = _some(labels, rng)
-    keep = ~_grown(labels != k, 1 + int(rng.integers(0, 1 + round(5 * strength))))
-    return np.where((labels == k) & ~keep, 0, labels).astype(np.uint8)
-
-
-def grow(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A structure that is too large by up to six pixels; it takes from its neighbours in half the cases."""
-    k = _some(labels, rng)
-    wider = _grown(labels == k, 1 + int(rng.integers(0, 1 + round(5 * strength)))) if k else labels == 4
-    free = wider & (labels == 0) if rng.random() < 0.5 else wider
-    return np.where(free, k, labels).astype(np.uint8)
-
-
-def leak(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A bulge of a structure into what is beside it."""
-    k = _some(labels, rng)
-    if not k:
-        return labels
-    radius = 3 + 14 * strength * rng.random()
-    bulge = _disc(labels, _point_of(labels == k, rng) + rng.normal(0, radius / 2, 2), radius)
-    target = bulge if rng.random() < 0.3 else bulge & (labels == 0)
-    return np.where(target, k, labels).astype(np.uint8)
-
-
-def bite(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A part of one structure that is missing: a disc cut from it."""
-    k = _some(labels, rng)
-    if not k:
-        return labels
-    radius = 3 + 14 * strength * rng.random()
-    hole = _disc(labels, _point_of(labels == k, rng), radius) & (labels == k)
-    return np.where(hole, 0, labels).astype(np.uint8)
-
-
-def cut(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Everything beyond a line is missing, or of one structure only."""
-    point, angle = _point_of(labels > 0, rng) if labels.any() else np.zeros(2), rng.uniform(0, 2 * np.pi)
-    rows, columns = np.indices(labels.shape)
-    beyond = (rows - point[0]) * np.cos(angle) + (columns - point[1]) * np.sin(angle) > 12 * (1 - strength)
-    one = labels == _some(labels, rng)
-    return np.where(beyond & (one if rng.random() < 0.7 else labels > 0), 0, labels).astype(np.uint8)
-
-
-def swap(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Two structures taken for one another, in a region or altogether."""
-    a, b = rng.permutation((1, 2, 3))[:2]
-    where = np.ones(labels.shape, bool)
-    if labels.any() and rng.random() > 0.3 * strength:
-        where = _disc(labels, _point_of(labels > 0, rng), 4 + 20 * strength * rng.random())
-    result = labels.copy()
-    result[where & (labels == a)] = b
-    if rng.random() < 0.5:
-        result[where & (labels == b)] = a
-    return result
-
-
-def move(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """One structure displaced by up to twelve pixels."""
-    k = _some(labels, rng)
-    reach = 2 + 10 * strength
-    offset = tuple(rng.uniform(-reach, reach, 2).round().astype(int))
-    moved = np.roll(labels == k, offset, (0, 1)) & (k > 0)
-    return np.where(moved, k, np.where(labels == k, 0, labels)).astype(np.uint8)
-
-
-def island(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A loose piece of some structure near the heart."""
-    if not labels.any():
-        return labels
-    center = _point_of(labels > 0, rng) + rng.normal(0, 10 + 15 * strength, 2)
-    piece = _disc(labels, center, 2 + 8 * strength * rng.random()) & (labels == 0)
-    return np.where(piece, int(rng.integers(1, 4)), labels).astype(np.uint8)
-
-
-def ragged(labels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Borders that wander: pixels taken from a smoothly displaced neighbourhood."""
-    reach = 1 + 5 * strength
-    knots = rng.normal(0, reach, (2, 9, 9))
-    fine = np.linspace(0, 8, labels.shape[0])
-    low = np.minimum(fine.astype(int), 7)
-    weight = fine - low
-    rows = knots[:, low] * (1 - weight)[None, :, None] + knots[:, low + 1] * weight[None, :, None]
-    fine = np.linspace(0, 8, labels.shape[1])
-    low = np.minimum(fine.astype(int), 7)
-    weight = fine - low
-    field = rows[:, :, low] * (1 - weight) + rows[:, :, low + 1] * weight
-    r, c = np.indices(labels.shape)
-    r = np.clip(np.rint(r + field[0]), 0, labels.shape[0] - 1).astype(int)
-    c = np.clip(np.rint(c + field[1]), 0, labels.shape[1] - 1).astype(int)
-    return labels[r, c]
-
-
-ERRORS: dict[str, Error] = {
-    "drop": drop,
-    "shrink": shrink,
-    "grow": grow,
-    "leak": leak,
-    "bite": bite,
-    "cut": cut,
-    "swap": swap,
-    "move": move,
-    "island": island,
-    "ragged": ragged,
-}
+def _sampled(image: np.ndarray, where: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation at fractional indices along `axis`; beyond the border the border's value."""
+    where = np.clip(where, 0, image.shape[axis] - 1)
+    low = np.minimum(where.astype(int), max(image.shape[axis] - 2, 0))
+    high = np.minimum(low + 1, image.shape[axis] - 1)
+    weight = (where - low).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])
+    return np.take(image, low, axis) * (1 - weight) + np.take(image, high, axis) * weight

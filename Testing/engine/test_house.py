@@ -15,7 +15,18 @@ ENGINE = REPOSITORY / "RVQCSegment" / "RVQCLib"
 
 ORDER = [
     *("files", "stack", "nifti", "dicom", "images", "layouts", "study", "slices", "networks", "metrics", "measures"),
-    *("selection", "anatomy", "quality", "prediction", "bundle", "inference", "dataset", "shifts", "calibration"),
+    *(
+        "selection",
+        "anatomy",
+        "quality",
+        "prediction",
+        "bundle",
+        "inference",
+        "dataset",
+        "shifts",
+        "mask_errors",
+        "calibration",
+    ),
     *("losses", "augmentation", "fitting", "drawing", "charts", "report", "result", "pipeline"),
     *("phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes", "phantom"),
     *("training", "refinement", "reviews", "cohort", "qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
