@@ -18,7 +18,7 @@ import numpy as np
 
 from RVQCLib.bundle import ViewModels, load_bundle, replace_calibration
 from RVQCLib.dataset import fingerprint_of, select_part
-from RVQCLib.files import RVQCError
+from RVQCLib.files import Cancelled, RVQCError
 from RVQCLib.inference import Chosen, Proposal, choose, choose_device, propose_stack
 from RVQCLib.metrics import dice
 from RVQCLib.prediction import DiceModel, confidence, fit, slice_features, stack_features
@@ -121,12 +121,22 @@ def calibrate_view(
     models: ViewModels,
     *,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """The calibration of one view as ``bundle.json`` stores it (without the hash of the networks)."""
+    """The calibration of one view as ``bundle.json`` stores it (without the hash of the networks).
+
+    `cancelled` is asked before every stack and every shifted version of it; when it says so, `Cancelled` is raised.
+    """
+
+    def proposed(stack: Stack) -> Proposal:
+        if cancelled():
+            raise Cancelled
+        return propose_stack(stack, models)
+
     pairs = list(_labelled(sources, view))
     if not pairs:
         raise RVQCError(f"No labelled {view} stack is left to calibrate on; give studies that training never saw.")
-    clean = [(study, image.phase, propose_stack(image, models)) for study, image, _ in pairs]
+    clean = [(study, image.phase, proposed(image)) for study, image, _ in pairs]
     tables = _stack_fences(clean)
     slice_tables = _slice_fences(clean)
     agreement = _agreement_fences(clean)
@@ -135,7 +145,7 @@ def calibrate_view(
     for number, (study, image, truth) in enumerate(pairs, start=1):
         fence = Fences.from_json(tables[image.phase]["RV"])
         for version in _versions(image, number):
-            proposal = propose_stack(version, models)
+            proposal = proposed(version)
             _add(rows, study, proposal, choose(proposal, fence, models), truth)
         report({"event": "calibrate", "study": study, "stack": image.name, "done": number, "total": len(pairs)})
     return {

@@ -232,7 +232,7 @@ class _State:
             "updates": self.updates,
             "snapshots": [{"epoch": s.epoch, "score": s.score, "dice": s.dice} for s in self.snapshots],
         }
-        tensors |= {f"random/{kind}": state for kind, state in _random_states(self.device).items()}
+        tensors |= {f"random/{kind}": state for kind, state in random_states(self.device).items()}
         with whole_file(path) as part:
             # Clones, because safetensors refuses tensors that share memory.
             save_file(
@@ -242,26 +242,26 @@ class _State:
             )
 
     def load(self, path: Path) -> None:
-        meta, tensors = _read_checkpoint(path)
+        meta, tensors = read_checkpoint(path)
         if meta["config"] != self.config.to_json():
             raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
         self.epoch, self.updates = meta["epoch"], meta["updates"]
-        self.model.load_state_dict(_under(tensors, "model"))
-        self.average = {k: v.to(self.device) for k, v in _under(tensors, "average").items()}
+        self.model.load_state_dict(under(tensors, "model"))
+        self.average = {k: v.to(self.device) for k, v in under(tensors, "average").items()}
         self.snapshots = [
-            Snapshot(s["epoch"], s["score"], s["dice"], _under(tensors, f"snapshot/{number}"))
+            Snapshot(s["epoch"], s["score"], s["dice"], under(tensors, f"snapshot/{number}"))
             for number, s in enumerate(meta["snapshots"])
         ]
         adam = self.optimizer.state_dict()
         adam["state"] = {}
-        for key, value in _under(tensors, "adam").items():
+        for key, value in under(tensors, "adam").items():
             index, _, name = key.partition("/")
             adam["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(adam)
-        _restore_random(_under(tensors, "random"), self.device)
+        restore_random(under(tensors, "random"), self.device)
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as stored:
             return json.loads(stored.metadata()["state"]), {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
@@ -269,7 +269,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise RVQCError(f"{path} is no whole checkpoint of RVQC ({error}); remove it to train anew.") from error
 
 
-def _random_states(device: str) -> dict[str, Tensor]:
+def random_states(device: str) -> dict[str, Tensor]:
     """The states of torch's own generators, which dropout draws from."""
     states = {"cpu": torch.get_rng_state()}
     if device.startswith("cuda"):
@@ -277,14 +277,14 @@ def _random_states(device: str) -> dict[str, Tensor]:
     return states
 
 
-def _restore_random(states: dict[str, Tensor], device: str) -> None:
+def restore_random(states: dict[str, Tensor], device: str) -> None:
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if "cuda" in states and device.startswith("cuda"):
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix + "/")}
 
 

@@ -42,16 +42,18 @@ class StudyResult:
         }
 
 
-def write_result(result: StudyResult, out: str | Path, *, candidates: bool = False, report: bool = True) -> Path:
+def write_result(
+    result: StudyResult, out: str | Path, *, candidates: bool = False, report: bool = True, folder_name: str = ""
+) -> Path:
     """Write ``OUT/<study>/`` whole: ``<study>_SA_ED.nii.gz`` …, ``…_reconstruction.nii.gz``, ``quality.json``,
-    ``report.html`` and, when asked, ``…_candidate1.nii.gz`` ….
+    ``report.html`` and, when asked, ``…_candidate1.nii.gz`` …. With `folder_name` the folder is called so instead.
 
     Returns
     -------
     The study's folder. A folder of an earlier run is replaced in one step.
     """
     study = result.study.name
-    target = Path(out) / study
+    target = Path(out) / (folder_name or study)
     with whole_folder(target) as folder:
         for stack in result.stacks:
             stem = f"{study}_{stack.image.name}"

@@ -29,12 +29,14 @@ ORDER = [
     ),
     *("losses", "augmentation", "fitting", "drawing", "charts", "report", "result", "pipeline"),
     *("phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes", "phantom"),
-    *("training", "refinement", "reviews", "cohort", "qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
+    *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),
+    *("adaptation", "refinement", "reviews", "cohort", "qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
     *("jobs", "worker", "commands", "cli"),
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""
 
-TORCH_ROOMS = {"networks", "losses", "augmentation", "fitting", "training", "refinement"}
+TORCH_ROOMS = {"networks", "losses", "augmentation", "fitting", "training", "distributed", "styles", "learner"}
+TORCH_ROOMS |= {"adaptation", "refinement"}
 PACKAGES = {"RVQCLib", "torch", "numpy", "SimpleITK", "safetensors", "jinja2", "markupsafe", "__future__"}
 MOST_LINES = 400
 MOST_BYTES = 45_000_000

@@ -1,0 +1,270 @@
+"""Refining one candidate: labelled and flagged slices in one summed step, a slow-moving teacher, the guards (Sec. 2.2).
+
+One loop serves every mode; `recipes.py` says how they differ. It is deterministic from its seed: every epoch draws from
+(seed, candidate, epoch), so a run that was killed continues from its checkpoint to the same end.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from RVQCLib.augmentation import AugmentationConfig, augment
+from RVQCLib.bundle import ViewModels
+from RVQCLib.dataset import Example
+from RVQCLib.files import Cancelled
+from RVQCLib.fitting import Report, RunConfig, build_like, validation_dice
+from RVQCLib.guards import Look, best_of, loss_of_guard, reason_to_stop, weighted
+from RVQCLib.learner import Batch, Learner
+from RVQCLib.recipes import RefinementConfig
+from RVQCLib.styles import give_style
+from RVQCLib.teachers import Flagged, lesson, standing
+
+GENTLE = AugmentationConfig(scale=(0.85, 1.2), relabel=0.1, remap=0.25, gamma=0.25, bias=0.25, blur=0.1, noise=0.2)
+"""Of flagged slices: moved and turned as in training, but with more of their own look left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What the candidates of a view learn from and are watched by; `labelled` and the guards are empty without labels.
+
+    Parameters
+    ----------
+    flagged
+        Stacks of the new domain.
+    labelled
+        Training examples in a larger window than the network's.
+    guard, styled
+        Thinned guard examples as they are, and with the look of the new domain.
+    """
+
+    flagged: Sequence[Flagged]
+    labelled: Sequence[Example] = ()
+    guard: Sequence[Example] = ()
+    styled: Sequence[Example] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """A candidate after refinement: its weights, what was seen of it, which epoch was kept, and why it ended."""
+
+    weights: dict[str, Tensor]
+    probabilities: list[np.ndarray]
+    looks: tuple[Look, ...]
+    kept: int
+    stopped_because: str
+    rolled_back: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the arrays, as JSON values."""
+        return {
+            "kept_epoch": self.kept,
+            "stopped_because": self.stopped_because,
+            "rolled_back": self.rolled_back,
+            "epochs": [look.to_json() for look in self.looks],
+        }
+
+
+@dataclass
+class Refinement:
+    """The refinement of candidate `number` (from 0) of the pool `models`.
+
+    Parameters
+    ----------
+    voters
+        Of every flagged stack the class probabilities of all segmenters as they are now (m, slices, 4, size, size).
+    checkpoint
+        A safetensors file, rewritten whole after every epoch by the leader; an existing one is continued.
+    reconstruction
+        Weight of R's opinion in the lessons; 0 where R may not teach.
+    """
+
+    config: RefinementConfig
+    number: int
+    models: ViewModels
+    material: Material
+    voters: Sequence[np.ndarray]
+    checkpoint: Path
+    reconstruction: float
+    report: Report = lambda event: None
+    cancelled: Callable[[], bool] = lambda: False
+    _others: list[np.ndarray] = field(init=False, repr=False)
+
+    def run(self) -> Refined:
+        """Refine, from the checkpoint if there is one.
+
+        Raises
+        ------
+        Cancelled
+            `cancelled` returned True; the checkpoint of the last whole epoch stays.
+        """
+        config, recipe = self.config, self.config.recipe
+        keep = [j for j in range(len(self.models.segmenters)) if j != self.number]
+        self._others = [voters[keep] for voters in self.voters]
+        model = copy.deepcopy(self.models.segmenters[self.number])
+        learner = Learner(config, model, self.models.device, self.report)
+        learner.load(self.checkpoint)
+        own = self._probabilities(learner)
+        if not learner.looks:
+            learner.remember(self._look(learner, own))
+        reason = self._reason(learner)
+        while not reason and learner.epoch < config.epochs:
+            started = time.monotonic()
+            losses = self._epoch(learner, own)
+            learner.epoch += 1
+            own = self._probabilities(learner)
+            learner.remember(self._look(learner, own))
+            learner.save(self.checkpoint)
+            reason = self._reason(learner)
+            self._tell(learner, losses, time.monotonic() - started)
+        return self._end(learner, own, reason or "K_semi was reached" if recipe.teacher != "none" else "nothing to do")
+
+    def _reason(self, learner: Learner) -> str:
+        looks, config = learner.looks, self.config
+        if config.recipe.guarded:
+            return reason_to_stop(looks, config.margin, config.patience)
+        return "no flags are left" if looks[-1].epoch and looks[-1].flagged == 0 else ""
+
+    def _end(self, learner: Learner, own: list[np.ndarray], reason: str) -> Refined:
+        looks = learner.looks
+        kept = best_of(looks, self.config.margin) if self.config.recipe.guarded else looks[-1]
+        if kept.epoch != learner.epoch:
+            own = self._probabilities(learner, learner.best)
+        weights = learner.best if kept.epoch != learner.epoch else learner.average
+        back = self.config.recipe.guarded and loss_of_guard(looks[0], looks[-1]) > self.config.margin
+        return Refined(weights, own, tuple(looks), kept.epoch, reason, back)
+
+    # What is seen --------------------------------------------------------------------------------------------------
+
+    def _probabilities(self, learner: Learner, weights: dict[str, Tensor] | None = None) -> list[np.ndarray]:
+        """Class probabilities of the slow-moving copy on every flagged stack, float16."""
+        model = build_like(learner.model, weights or learner.average)
+        found = []
+        for stack in self.material.flagged:
+            self._check()
+            found.append(learner.predict(model, stack.images).astype(np.float16))
+        return found
+
+    def _look(self, learner: Learner, own: Sequence[np.ndarray]) -> Look:
+        here = standing(own, self._others, self.material.flagged, self.models)
+        if not self.material.guard:
+            return Look(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged)
+        plain, styled = (self._guard(learner, examples) for examples in (self.material.guard, self.material.styled))
+        score = (weighted(styled) + here.trust) / 2
+        values = [plain["RV"], plain["LV"], plain["MYO"], score, here.flagged]
+        rv, lv, myo, score, flagged = learner.crew.agree(values, learner.device)
+        return Look(learner.epoch, {"RV": rv, "LV": lv, "MYO": myo}, score, int(flagged))
+
+    def _guard(self, learner: Learner, examples: Sequence[Example]) -> dict[str, float]:
+        self._check()
+        how = RunConfig("segmenter", "", precision=learner.precision)
+        return validation_dice(build_like(learner.model, learner.average), examples, how, device=learner.device)
+
+    def _check(self) -> None:
+        if self.cancelled():
+            raise Cancelled
+
+    def _tell(self, learner: Learner, losses: np.ndarray, seconds: float) -> None:
+        first, now, count = learner.looks[0], learner.looks[-1], len(self.models.segmenters)
+        left = self.config.epochs - learner.epoch + self.config.epochs * (count - self.number - 1)
+        event = {"event": "epoch", "candidate": self.number + 1, "candidates": count, "epoch": learner.epoch}
+        event |= {"epochs": self.config.epochs, "alpha": self._alpha(learner.epoch)}
+        event |= {"loss": float(losses.sum()), "loss_supervised": float(losses[0]), "loss_flagged": float(losses[1])}
+        event |= {"flagged_before": first.flagged, "flagged": now.flagged, "score": now.score}
+        event |= {"guard_dice": now.guard.get("RV"), "agreement": now.guard.get("agreement")}
+        if learner.crew.leads:
+            self.report({**event, "seconds_left": seconds * left})
+
+    # What is learnt ------------------------------------------------------------------------------------------------
+
+    def _alpha(self, k: int) -> float:
+        """alpha in epoch k (from 1): 1/k (eq. 2), or the fixed one."""
+        return 1.0 / k if self.config.recipe.fading else self.config.alpha
+
+    def _epoch(self, learner: Learner, own: Sequence[np.ndarray]) -> np.ndarray:
+        """One pass; returns the mean of the weighted losses (labelled, flagged)."""
+        config, recipe = self.config, self.config.recipe
+        generator = Generator().manual_seed((config.seed * 1009 + self.number) * 100003 + learner.epoch)
+        alpha = self._alpha(learner.epoch + 1)
+        labelled = _Slices.of(self.material.labelled) if recipe.supervised and self.material.labelled else None
+        flagged = self._flagged_slices(own)
+        per_step = config.batch // 2 if labelled else config.batch
+        steps = min(config.steps, math.ceil(len(flagged.images) / per_step))
+        drawn = flagged.draw(steps * per_step, generator)
+        taught = alpha if flagged.weights.sum() > 0 else 0.0
+        losses = np.zeros(2)
+        for step in range(steps):
+            if learner.crew.agree([float(self.cancelled())], learner.device)[0]:
+                raise Cancelled
+            batch = self._batch(labelled, flagged, drawn[step * per_step : (step + 1) * per_step], generator)
+            learner.set_learning_rate(learner.epoch + step / steps)
+            losses += learner.step(batch, taught, self.models)
+        return losses / steps
+
+    def _flagged_slices(self, own: Sequence[np.ndarray]) -> _Slices:
+        """The flagged slices as this mode learns from them: with lessons, or as inference sees them."""
+        stacks = self.material.flagged
+        if self.config.recipe.teacher != "consensus":
+            images = np.concatenate([stack.images[:, 0] for stack in stacks])
+            return _Slices(images, np.zeros(images.shape, np.uint8), np.ones(len(images), np.float32))
+        lessons = []
+        for mine, theirs, stack in zip(own, self._others, stacks, strict=True):
+            self._check()
+            how = {"reconstruction": self.reconstruction}
+            lessons.append(lesson(mine, theirs, stack.spacing_zyx, self.models, **how))
+        edge = (stacks[0].source.shape[-1] - stacks[0].images.shape[-1]) // 2
+        return _Slices(
+            np.concatenate([stack.source for stack in stacks]),
+            np.pad(np.concatenate([one.labels for one in lessons]), ((0, 0), (edge, edge), (edge, edge))),
+            np.concatenate([one.weights for one in lessons]),
+        )
+
+    def _batch(self, labelled: _Slices | None, flagged: _Slices, drawn: Tensor, generator: Generator) -> Batch:
+        config, size = self.config, self.models.sampling.size
+        images, labels = flagged.take(drawn)
+        if config.recipe.teacher == "consensus":
+            images, labels = augment(images, labels, size, config=GENTLE, generator=generator)
+        if labelled is None:
+            return Batch(images, labels, 0)
+        index = torch.randint(0, len(labelled.images), (config.batch // 2,), generator=generator)
+        known, truth = labelled.take(index)
+        if config.recipe.teacher == "consensus":
+            domain, _ = flagged.take(torch.randint(0, len(flagged.images), (len(known),), generator=generator))
+            known = give_style(known, domain, share=config.style, generator=generator)
+        known, truth = augment(known, truth, size, config=AugmentationConfig(), generator=generator)
+        return Batch(torch.cat([known, images]), torch.cat([truth, labels]), len(known))
+
+
+@dataclass(frozen=True, eq=False)
+class _Slices:
+    """Images (n, size, size), labels of the same shape, weights (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    @staticmethod
+    def of(examples: Sequence[Example]) -> _Slices:
+        images = np.concatenate([example.images for example in examples])
+        labels = np.concatenate([example.labels for example in examples])
+        return _Slices(images, labels, np.ones(len(images), np.float32))
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """Indices, `count` of them, with chances by weight; all alike where nothing weighs."""
+        weights = torch.from_numpy(self.weights)
+        weights = weights if weights.sum() > 0 else torch.ones_like(weights)
+        return torch.multinomial(weights, count, replacement=True, generator=generator)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Float images (n, 1, size, size) and labels (n, size, size)."""
+        pick = index.numpy()
+        return torch.from_numpy(self.images[pick]).float()[:, None], torch.from_numpy(self.labels[pick])

@@ -1,0 +1,97 @@
+"""`rvqc refine`: unlabelled studies and a bundle to a better bundle, or to the same one and the reason why."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from RVQCLib.commands.common import Progress, allow_option, bundle_path, command, say
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands,
+        "refine",
+        run,
+        "Learn from the studies that could not be trusted, without their labels: a new bundle. On several GPUs: "
+        "torchrun --nproc-per-node N -m RVQCLib.cli refine …",
+        "rvqc refine new-hospital --bundle my-bundle --labelled acdc/training --out refined",
+    )
+    parser.add_argument("unlabelled", help="a folder of studies; true masks in it are not read")
+    parser.add_argument(
+        "--bundle", help="folder of the bundle to refine; without it, the shipped one; it is never changed"
+    )
+    parser.add_argument("--labelled", help="labelled studies for L_SUP and the guard; without, only agreement guards")
+    parser.add_argument("--out", required=True, help="folder of the new bundle")
+    parser.add_argument("--name", default="", help="name of the new bundle; without it, that of its folder")
+    parser.add_argument(
+        "--mode",
+        default="guarded",
+        choices=("guarded", "paper", "entropy", "none"),
+        help="guarded: with teacher, guard and roll-back; paper: eq. 2; entropy: TENT; none: nothing is learnt",
+    )
+    parser.add_argument("--epochs", type=int, default=8, help="K_semi, the most epochs of a candidate")
+    parser.add_argument("--steps", type=int, default=20, help="the most steps of an epoch")
+    parser.add_argument("--batch", type=int, default=16, help="slices of a step, over all processes")
+    parser.add_argument(
+        "--margin", type=float, default=0.005, help="fall of the guard's Dice at which all is taken back"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
+    )
+    parser.add_argument("--names", nargs="+", help="only these studies of the folder")
+    parser.add_argument("--work", help="folder of checkpoints and masks; without it, OUT.refinement")
+    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run left in the work folder")
+    parser.add_argument("--no-calibration", action="store_true", help="keep the old calibration with wider bounds")
+    allow_option(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.distributed import crew, joined
+    from RVQCLib.inference import choose_device
+    from RVQCLib.refinement import RefinementConfig, refine_bundle
+
+    config = RefinementConfig(
+        mode=args.mode,
+        epochs=args.epochs,
+        steps=args.steps,
+        batch=args.batch,
+        margin=args.margin,
+        seed=args.seed,
+        precision=args.precision,
+        recalibrate=not args.no_calibration,
+    )
+    progress = Progress()
+    if not args.labelled and config.recipe.supervised:
+        progress({"event": "warning", "message": "No labelled data: L_SUP is missing, only agreement guards."})
+    with joined(choose_device(args.device)) as device:
+        result = refine_bundle(
+            args.unlabelled,
+            bundle_path(args),
+            args.out,
+            config,
+            labelled=args.labelled,
+            device=device,
+            allow=args.allow,
+            work=args.work,
+            names=args.names,
+            name=args.name,
+            resume=args.resume,
+            report=progress,
+        )
+        if crew().leads and not args.json:
+            _say(result, args.out)
+    return result
+
+
+def _say(result: dict[str, Any], out: str) -> None:
+    studies = result["studies"]
+    flagged = sum(study["flagged_before"] for study in studies)
+    still, accepted = (sum(s[key] for s in studies) for key in ("flagged_after", "accepted"))
+    guard = result["guard"]
+    say(f"{len(studies)} studies, {flagged} flagged before, {still} after; {accepted} new masks accepted.")
+    if guard["before"] is not None:
+        say(f"Guard ({guard['of']}): {guard['before']:.3f} before, {guard['after']:.3f} after.")
+    say(f"Stopped because: {result['stopped_because']}. Calibration: {result['calibration']}.")
+    say(f"{len(result['changed'])} networks changed; the bundle is in {out}")

@@ -1,0 +1,122 @@
+"""The guards of a refinement: labelled slices that are never trained on, when to stop, and whose new mask is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from RVQCLib.dataset import Example
+from RVQCLib.stack import STRUCTURES
+
+PLATEAU = 0.001
+"""By how much a score must be better to count."""
+
+
+def thinned(examples: Sequence[Example], most: int) -> list[Example]:
+    """The examples with evenly left-out slices, at most about `most` slices together, every stack with at least one."""
+    total = sum(len(example.images) for example in examples)
+    step = max(1, -(-total // max(most, 1)))
+    return [
+        replace(example, images=example.images[start::step], labels=example.labels[start::step])
+        for number, example in enumerate(examples)
+        for start in [min(number % step, len(example.images) - 1)]
+    ]
+
+
+def weighted(dice_by_structure: Mapping[str, float]) -> float:
+    """One number of a guard's Dice: the RV half, LV and MYO a quarter each."""
+    return 0.5 * dice_by_structure["RV"] + 0.25 * dice_by_structure["LV"] + 0.25 * dice_by_structure["MYO"]
+
+
+def fallen(before: Mapping[str, float], now: Mapping[str, float]) -> float:
+    """How far the guard has fallen: the larger loss of the RV's Dice and of the mean over structures."""
+    return max(before["RV"] - now["RV"], float(np.mean([before[s] - now[s] for s in STRUCTURES])))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a candidate after an epoch.
+
+    Parameters
+    ----------
+    guard
+        What must not fall: Dice by structure of the labelled guard set; without labels {"agreement": …}.
+    score
+        What decides which epoch is kept.
+    flagged
+        Flagged stacks that this candidate would flag itself.
+    """
+
+    epoch: int
+    guard: Mapping[str, float]
+    score: float
+    flagged: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {"epoch": self.epoch, "guard": dict(self.guard), "score": self.score, "flagged": self.flagged}
+
+
+def loss_of_guard(before: Look, now: Look) -> float:
+    """By how much the guard of `now` is below that of `before`; of agreement where there are no labels."""
+    if "agreement" in before.guard:
+        return before.guard["agreement"] - now.guard["agreement"]
+    return fallen(before.guard, now.guard)
+
+
+def best_of(looks: Sequence[Look], margin: float) -> Look:
+    """The look to keep: the best score among those whose guard held. The first, before any step, always counts."""
+    held = [look for look in looks if loss_of_guard(looks[0], look) <= margin]
+    best = held[0]
+    for look in held[1:]:
+        best = look if look.score > best.score + PLATEAU else best
+    return best
+
+
+def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
+    """Why a guarded candidate should stop now, or an empty string: guard, no flags, plateau, in this order."""
+    now = looks[-1]
+    if loss_of_guard(looks[0], now) > margin:
+        return "the guard fell"
+    if now.epoch and now.flagged == 0:
+        return "no flags are left"
+    if now.epoch - best_of(looks, margin).epoch >= patience:
+        return "plateau"
+    return ""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Whether a stack's new mask may replace the old one, and why not."""
+
+    accepted: bool
+    reason: str
+
+
+def accept(before: Mapping[str, Any], after: Mapping[str, Any], most_volume_change: float) -> Acceptance:
+    """Judge the new mask of one stack by the entries of quality.json before and after.
+
+    Both opinions must be better for the RV: the shape (pDC not lower, pHD not farther, one of them better) and the
+    agreement. Every structure's volume may change by at most the factor `most_volume_change`; one that was missing may
+    appear, none may vanish.
+    """
+    old, new = before["structures"], after["structures"]
+    rv, now = old["RV"], new["RV"]
+    for structure in STRUCTURES:
+        was, volume = old[structure]["volume_ml"], new[structure]["volume_ml"]
+        if was > 0 and not was / most_volume_change <= volume <= was * most_volume_change:
+            return Acceptance(False, f"the volume of the {structure} changes from {was:.0f} to {volume:.0f} ml")
+    if now["volume_ml"] <= 0:
+        return Acceptance(False, "the RV is still missing")
+    appeared = rv["volume_ml"] <= 0
+    shape = (now["pDC"], -now["pHD_mm"]), (rv["pDC"], -rv["pHD_mm"])
+    if not appeared and (any(a < b for a, b in zip(*shape, strict=True)) or shape[0] == shape[1]):
+        return Acceptance(False, "the shape of the RV is not better by pDC and pHD")
+    if not appeared and now["agreement"] <= rv["agreement"]:
+        return Acceptance(False, "the candidates do not agree better on the RV")
+    if after["ood"] and not before["ood"]:
+        return Acceptance(False, "the new mask is out of distribution, the old one was not")
+    return Acceptance(True, "both opinions are better")

@@ -1,0 +1,234 @@
+"""One candidate while it learns: a step, the slow-moving copy, the checkpoint, and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from RVQCLib.bundle import ViewModels
+from RVQCLib.distributed import crew
+from RVQCLib.files import RVQCError, whole_file
+from RVQCLib.fitting import Report, native_precision, random_states, read_checkpoint, restore_random, under
+from RVQCLib.guards import Look, best_of
+from RVQCLib.inference import reconstruct
+from RVQCLib.losses import semi_supervised_loss, supervised_loss
+from RVQCLib.recipes import RefinementConfig
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+NORMALIZATIONS = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's slices: images float (n, 1, size, size) and labels uint8 (n, size, size); the first `labelled` of them
+    have true labels, the others what they are taught."""
+
+    images: Tensor
+    labels: Tensor
+    labelled: int
+
+
+class Learner:
+    """Model, slow-moving copy, optimizer, and what was seen so far: what a checkpoint holds.
+
+    The copy is the model itself in modes without guards. `best` holds the weights of the best look.
+    """
+
+    def __init__(self, config: RefinementConfig, model: nn.Module, device: str, report: Report) -> None:
+        self.config, self.model, self.device, self.report = config, model, device, report
+        self.precision = native_precision(device) if config.precision == "auto" else config.precision
+        self.crew = crew()
+        self.chunk = config.batch
+        self.model.train(config.recipe.live)
+        learning = _learning(model, config.recipe.normalization_only)
+        self.optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, weight_decay=0.0)
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.best = dict(self.average)
+        self.epoch = 0
+        self.updates = 0
+        self.looks: list[Look] = []
+
+    def set_learning_rate(self, epoch: float) -> None:
+        """Warm up over half an epoch, then a half cosine down to a tenth."""
+        config = self.config
+        fall = 0.55 + 0.45 * math.cos(math.pi * min(1.0, epoch / max(config.epochs, 1)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * fall * min(1.0, 0.1 + 1.8 * epoch)
+
+    def step(self, batch: Batch, alpha: float, models: ViewModels) -> np.ndarray:
+        """One summed step; returns the weighted losses (labelled, flagged) of the whole batch, over all processes."""
+        return self._with_memory(lambda: self._step(batch, alpha, models))
+
+    def _step(self, batch: Batch, alpha: float, models: ViewModels) -> np.ndarray:
+        self.optimizer.zero_grad(set_to_none=True)
+        own = batch.images[self.crew.share(len(batch.images))]
+        logits = self.crew.gather(self._forward(own.to(self.device, memory_format=torch.channels_last)))
+        known, taught = logits[: batch.labelled], logits[batch.labelled :]
+        labels = batch.labels.to(self.device)
+        supervised = supervised_loss(known, labels[: batch.labelled]) if batch.labelled else logits.new_zeros(())
+        flagged = alpha * self._lesson_loss(taught, labels[batch.labelled :], models)
+        (supervised + flagged).backward()
+        self.crew.sum_gradients(self.model)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self._follow()
+        return np.array([float(supervised.detach()), float(flagged.detach())])
+
+    def _lesson_loss(self, logits: Tensor, lesson: Tensor, models: ViewModels) -> Tensor:
+        """What the flagged slices say, by the teacher of the mode."""
+        teacher = self.config.recipe.teacher
+        if teacher == "entropy":
+            return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+        if teacher == "reconstruction":
+            mask = logits.detach().argmax(1).to(torch.uint8).cpu().numpy()
+            return semi_supervised_loss(logits, torch.from_numpy(reconstruct(mask, models)).to(logits.device))
+        return supervised_loss(logits, lesson)
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """Logits, float32. In chunks, only one of which is held for the backward pass: the same step in less memory."""
+        parts = images.split(self.chunk)
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if len(parts) == 1:
+                return self.model(parts[0]).float()
+            return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts]).float()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the slow copy toward the model, as far as a mean over all steps would at first."""
+        self.updates += 1
+        decay = self.config.average if self.config.recipe.guarded else 0.0
+        decay = min(decay, self.updates / (self.updates + 9.0)) if decay else 0.0
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and decay:
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def predict(self, model: nn.Module, images: np.ndarray) -> np.ndarray:
+        """Class probabilities (slices, 4, size, size) of images (slices, 1, size, size) by a model in evaluation mode."""
+
+        def parts() -> np.ndarray:
+            found = []
+            with torch.inference_mode():
+                for part in torch.from_numpy(images).split(self.chunk):
+                    part = part.to(self.device, memory_format=torch.channels_last)
+                    with torch.autocast(
+                        self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"
+                    ):
+                        logits = model.to(self.device)(part)
+                    found.append(functional.softmax(logits.float(), 1).cpu().numpy())
+            return np.concatenate(found)
+
+        return self._with_memory(parts)
+
+    def _with_memory(self, work: Callable[[], T]) -> T:
+        """Do `work`; when memory runs out, with half as many slices at a time, and at last on the CPU."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                if self.crew.size > 1 or (self.chunk == 1 and self.device == "cpu"):
+                    raise RVQCError(
+                        "The memory is not enough for a step of this batch; use a smaller --batch."
+                    ) from error
+            self._give_way()
+
+    def _give_way(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if self.chunk > 1:
+            self.chunk //= 2
+            said = f"The memory of {self.device} is full; going on with {self.chunk} slices at a time."
+        else:
+            said = f"The memory of {self.device} is not enough for one slice; going on on the CPU."
+            self._to_cpu()
+        log.warning("%s", said)
+        self.report({"event": "memory", "device": self.device, "slices": self.chunk, "message": said})
+
+    def _to_cpu(self) -> None:
+        self.device, self.chunk = "cpu", self.config.batch
+        self.precision = native_precision("cpu") if self.config.precision == "auto" else self.config.precision
+        self.model.to("cpu")
+        self.average = {name: value.cpu() for name, value in self.average.items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict())  # which brings its moments to the parameters
+
+    def remember(self, look: Look) -> None:
+        """Add what was seen after an epoch; where it is the best so far, its weights are kept."""
+        self.looks.append(look)
+        if best_of(self.looks, self.config.margin) is look:
+            self.best = {name: value.clone() for name, value in self.average.items()}
+
+    # The checkpoint ------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write all that the next epoch needs, whole; only the leader does."""
+        if not self.crew.leads:
+            return
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{index}/{key}": value for key, value in values.items()}
+        tensors |= {f"random/{kind}": state for kind, state in random_states(self.device).items()}
+        meta = {"config": self.config.to_json(), "epoch": self.epoch, "updates": self.updates}
+        meta["looks"] = [look.to_json() for look in self.looks]
+        with whole_file(path) as part:
+            # Clones, because safetensors refuses tensors that share memory.
+            stored = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+            save_file(stored, part, metadata={"state": json.dumps(meta)})
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; without one, begin.
+
+        Raises
+        ------
+        RVQCError
+            The checkpoint is damaged or of another configuration.
+        """
+        torch.manual_seed(self.config.seed)
+        if not path.exists():
+            return
+        meta, tensors = read_checkpoint(path)
+        if meta["config"] != self.config.to_json():
+            raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
+        self.epoch, self.updates = meta["epoch"], meta["updates"]
+        self.looks = [_look(values) for values in meta["looks"]]
+        self.model.load_state_dict(under(tensors, "model"))
+        self.average = {k: v.to(self.device) for k, v in under(tensors, "average").items()}
+        self.best = {k: v.to(self.device) for k, v in under(tensors, "best").items()}
+        adam = self.optimizer.state_dict()
+        adam["state"] = {}
+        for key, value in under(tensors, "adam").items():
+            index, _, name = key.partition("/")
+            adam["state"].setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(adam)
+        restore_random(under(tensors, "random"), self.device)
+
+
+def _look(values: dict[str, Any]) -> Look:
+    return Look(values["epoch"], values["guard"], values["score"], values["flagged"])
+
+
+def _learning(model: nn.Module, normalization_only: bool) -> list[nn.Parameter]:
+    """The parameters that learn; the others are frozen."""
+    model.requires_grad_(not normalization_only)
+    if normalization_only:
+        for module in model.modules():
+            if isinstance(module, NORMALIZATIONS):
+                module.requires_grad_(True)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,0 +1,173 @@
+"""The unlabelled studies of a refinement: segmented before and after, flagged, and judged which mask is kept.
+
+Under ``WORK/studies/<study>/`` lie ``before/`` and ``after/`` (each as `result.write_result` writes a study) and
+``decision.json``.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from RVQCLib.bundle import Bundle, ViewModels
+from RVQCLib.calibration import opinion
+from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
+from RVQCLib.guards import accept
+from RVQCLib.inference import choose, propose_stack
+from RVQCLib.pipeline import segment_study
+from RVQCLib.recipes import RefinementConfig
+from RVQCLib.result import write_result
+from RVQCLib.selection import Reference
+from RVQCLib.stack import Stack, Study
+from RVQCLib.study import StudySource
+from RVQCLib.teachers import Flagged, flagged_stack
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class NewDomain:
+    """The studies of a folder without labels.
+
+    Parameters
+    ----------
+    folder
+        ``WORK/studies``.
+    writes
+        Whether this process writes; others only compute.
+    """
+
+    sources: Sequence[StudySource]
+    folder: Path
+    device: str
+    writes: bool = True
+    report: Report = lambda event: None
+    cancelled: Callable[[], bool] = lambda: False
+    failed: dict[str, str] = field(default_factory=dict)
+    _before: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def segment_before(self, bundle: Bundle) -> None:
+        """Segment every study with the bundle as it is; what an earlier run left is read again.
+
+        A study that cannot be read is left out and listed in `failed`.
+        """
+        for number, source in enumerate(self.sources, start=1):
+            written = self.folder / source.name / "before" / "quality.json"
+            try:
+                content = read_json(written) if written.exists() else self._segment(source, bundle, "before")
+            except RVQCError as error:
+                self.failed[source.name] = str(error)
+                continue
+            self._before[source.name] = content
+            self._tell(source.name, "before", number)
+
+    def _segment(self, source: StudySource, bundle: Bundle, moment: str) -> dict[str, Any]:
+        result = segment_study(source.load(), bundle, device=self.device, cancelled=self.cancelled)
+        if self.writes:
+            write_result(result, self.folder / source.name, folder_name=moment)
+        return result.to_json()
+
+    def flagged(self, view: str, config: RefinementConfig) -> list[tuple[str, str]]:
+        """(study, phase) of every stack of the view that is to be learnt from, most of them at most, drawn by the seed."""
+        found = [
+            (study, stack["phase"])
+            for study, content in sorted(self._before.items())
+            for stack in content["stacks"]
+            if stack["view"] == view and is_flagged(stack, config.recipe.doubted)
+        ]
+        keep = np.random.default_rng(config.seed).permutation(len(found))[: config.most_stacks]
+        return [found[k] for k in sorted(keep.tolist())]
+
+    def load(self, chosen: Sequence[tuple[str, str]], view: str, models: ViewModels, source_size: int) -> list[Flagged]:
+        """The stacks `chosen`, ready to learn from."""
+        by_name = {source.name: source for source in self.sources}
+        result = []
+        for name in dict.fromkeys(study for study, _ in chosen):
+            study = self._study(by_name[name])
+            for stack in study.stacks:
+                if self.cancelled():
+                    raise Cancelled
+                if stack.view == view and (name, stack.phase) in chosen:
+                    result.append(_ready(name, stack, models, source_size))
+        return result
+
+    def _study(self, source: StudySource) -> Study:
+        """The study with the frames of a cine that were ED and ES before."""
+        study = source.load()
+        for picked in self._before[source.name]["cine"]:
+            study = study.with_phases(picked["view"], ed=picked["ed"], es=picked["es"])
+        return study
+
+    def segment_after(self, bundle: Bundle | None, config: RefinementConfig) -> list[dict[str, Any]]:
+        """Segment every study with the new bundle (None: nothing has changed) and decide whose new mask is kept."""
+        decisions = []
+        for number, source in enumerate((s for s in self.sources if s.name in self._before), start=1):
+            home = self.folder / source.name
+            written = home / "after" / "quality.json"
+            if bundle is None:
+                with whole_folder(home / "after") as folder:
+                    shutil.copytree(home / "before", folder, dirs_exist_ok=True)
+            content = read_json(written) if written.exists() else self._segment(source, bundle, "after")  # type: ignore[arg-type]
+            decision = decide(self._before[source.name], content, config)
+            write_json(home / "decision.json", decision)
+            decisions.append(decision)
+            self._tell(source.name, "after", number)
+        return decisions
+
+    def _tell(self, study: str, moment: str, done: int) -> None:
+        event = {"event": "segment", "study": study, "moment": moment, "done": done, "total": len(self.sources)}
+        if self.writes:
+            self.report(event)
+
+
+def is_flagged(stack: dict[str, Any], doubted: bool) -> bool:
+    """Whether a stack's entry of quality.json asks for refinement: out of distribution, or with `doubted` not trusted."""
+    return bool(stack["ood"] or (doubted and stack["verdict"] != "trusted"))
+
+
+def _ready(study: str, stack: Stack, models: ViewModels, source_size: int) -> Flagged:
+    calibration = models.calibration
+    proposal = propose_stack(stack, models)
+    if calibration is None:
+        return flagged_stack(study, proposal, np.zeros(3), models, source_size)
+    fence = Reference.from_calibration(calibration, stack.phase).stack["RV"]
+    quality = opinion(calibration, proposal, choose(proposal, fence, models)).stack
+    return flagged_stack(study, proposal, quality, models, source_size)
+
+
+def decide(before: dict[str, Any], after: dict[str, Any], config: RefinementConfig) -> dict[str, Any]:
+    """The entry of a study in refinement.json. A study that was not flagged keeps its masks; of a flagged one every
+    flagged stack must be better by both opinions (`guards.accept`)."""
+    news = {(stack["view"], stack["phase"]): stack for stack in after["stacks"]}
+    doubted = config.recipe.doubted
+    stacks = []
+    for old in before["stacks"]:
+        new = news[old["view"], old["phase"]]
+        was = is_flagged(old, doubted)
+        verdict = accept(old, new, config.most_volume_change) if was else None
+        stacks.append(
+            {
+                "view": old["view"],
+                "phase": old["phase"],
+                "flagged_before": was,
+                "flagged_after": is_flagged(new, doubted),
+                "accepted": bool(verdict and verdict.accepted),
+                "reason": verdict.reason if verdict else "the old mask was not flagged",
+            }
+        )
+    flagged = [stack for stack in stacks if stack["flagged_before"]]
+    return {
+        "study": before["study"],
+        "flagged_before": bool(flagged),
+        "flagged_after": any(stack["flagged_after"] for stack in stacks),
+        "accepted": bool(flagged) and all(stack["accepted"] for stack in flagged),
+        "stacks": stacks,
+    }

@@ -1,0 +1,139 @@
+"""What a refinement is made of: the modes, as recipes for one and the same loop, and all numbers that decide its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from RVQCLib.files import RVQCError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one mode uses the loop.
+
+    Parameters
+    ----------
+    teacher
+        Where the flagged slices' labels come from: ``reconstruction`` (R of the network's own mask, eq. 2), ``consensus``
+        (slow-moving candidates, corrected by R), ``entropy`` (none: the network's own certainty is raised), ``none``.
+    supervised
+        Whether labelled slices are in every step (L_SUP).
+    fading
+        Whether alpha = 1/k in epoch k, else it is `RefinementConfig.alpha`.
+    live
+        Whether the network is in training mode: normalization by the batch, running statistics that follow, dropout.
+    normalization_only
+        Whether only scale and shift of the normalization layers learn.
+    doubted
+        Whether every stack that is not trusted is learnt from; else only those out of distribution, as in the paper.
+    guarded
+        Whether the guards may stop, choose and roll back; without them the last epoch is kept.
+    """
+
+    teacher: str
+    supervised: bool
+    fading: bool = False
+    live: bool = False
+    normalization_only: bool = False
+    doubted: bool = True
+    guarded: bool = False
+
+
+RECIPES = {
+    "guarded": Recipe("consensus", supervised=True, guarded=True),
+    "paper": Recipe("reconstruction", supervised=True, fading=True, live=True, doubted=False),
+    "entropy": Recipe("entropy", supervised=False, live=True, normalization_only=True),
+    "none": Recipe("none", supervised=False),
+}
+"""``paper`` is eq. 2 of the paper, ``entropy`` is TENT (Wang et al., ICLR 2021)."""
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """Everything that decides what a refined bundle will be, apart from the data.
+
+    Parameters
+    ----------
+    epochs
+        K_semi, the most epochs of a candidate.
+    steps
+        The most steps of an epoch; fewer where the flagged slices have all been seen.
+    batch
+        Slices of a step over all processes; half of them labelled where there are labelled ones.
+    average
+        Decay of the slow-moving copy of the weights (``guarded``).
+    alpha
+        Weight of the flagged slices' loss where it does not fade.
+    style
+        Part of the labelled slices that gets the look of the new domain.
+    reconstruction
+        Weight of R's opinion beside the consensus' probabilities in a pixel's label; 0 leaves R out.
+    margin
+        By how much the guard may fall before all is taken back.
+    patience
+        Epochs without a better score until a plateau is called.
+    guard_slices
+        Labelled slices of the guard set looked at after every epoch; the whole set decides at the end.
+    most_stacks
+        Flagged stacks that are learnt from at most, drawn by `seed`.
+    most_volume_change
+        Factor by which a structure's volume may change in a mask that replaces another.
+    recalibrate
+        Whether the new networks are calibrated anew; without, the new bundle has no calibration.
+    """
+
+    mode: str = "guarded"
+    epochs: int = 8
+    steps: int = 20
+    batch: int = 16
+    learning_rate: float = 5e-4
+    average: float = 0.95
+    alpha: float = 0.5
+    style: float = 0.5
+    reconstruction: float = 0.3
+    margin: float = 0.005
+    patience: int = 3
+    guard_slices: int = 96
+    most_stacks: int = 120
+    most_volume_change: float = 1.5
+    source_size: int = 192
+    precision: str = "auto"
+    recalibrate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in RECIPES:
+            raise RVQCError(f"There is no refinement mode {self.mode!r}; choose from {', '.join(RECIPES)}.")
+        if self.epochs < 0 or self.steps < 1 or self.batch < 2 or self.batch % 2:
+            raise RVQCError(
+                f"Refinement needs epochs from 0, steps from 1 and an even batch, not epochs {self.epochs}, steps "
+                f"{self.steps}, batch {self.batch}."
+            )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the mode."""
+        return RECIPES[self.mode]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> RefinementConfig:
+        """The inverse of `to_json`; fields that are missing have their defaults.
+
+        Raises
+        ------
+        RVQCError
+            A field is unknown or its value cannot be.
+        """
+        try:
+            return RefinementConfig(**values)
+        except TypeError as error:
+            raise RVQCError(
+                f"The refinement configuration {dict(values)} is not one that RVQC knows ({error})."
+            ) from error

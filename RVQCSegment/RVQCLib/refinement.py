@@ -1,0 +1,375 @@
+"""The semi-supervised phase (Sec. 2.2, eq. 2) from a bundle and unlabelled studies to a new bundle.
+
+The old bundle is only read. What is done lies in a work folder, so that a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from RVQCLib.adaptation import Material, Refined, Refinement
+from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle
+from RVQCLib.dataset import Example, load_examples, split, training_crop
+from RVQCLib.distributed import Crew, crew
+from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
+from RVQCLib.fitting import Report, native_precision
+from RVQCLib.guards import fallen, thinned
+from RVQCLib.inference import choose_device, propose
+from RVQCLib.metrics import dice
+from RVQCLib.newdomain import NewDomain
+from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
+from RVQCLib.slices import Crop
+from RVQCLib.stack import LABELS, STRUCTURES, Stack
+from RVQCLib.study import StudySource, find_studies
+from RVQCLib.styles import give_style
+from RVQCLib.successor import recalibrate, write_successor
+from RVQCLib.teachers import Flagged
+
+__all__ = ["RECIPES", "Recipe", "RefinementConfig", "refine_bundle"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Job:
+    """One call of `refine_bundle`: its arguments, checked, and what its steps found."""
+
+    bundle: Bundle
+    out: Path
+    work: Path
+    config: RefinementConfig
+    device: str
+    report: Report
+    cancelled: Callable[[], bool]
+    crew: Crew
+    parts: dict[str, list[StudySource]]
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        if self.cancelled():
+            raise Cancelled
+
+
+def refine_bundle(
+    unlabelled: str | Path,
+    bundle_path: str | Path,
+    out: str | Path,
+    config: RefinementConfig = RefinementConfig(),
+    *,
+    labelled: str | Path | None = None,
+    device: str = "auto",
+    allow: Sequence[str] = (),
+    work: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    name: str = "",
+    resume: bool = True,
+    report: Report = lambda event: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Refine every candidate of a bundle on the flagged ones of unlabelled studies and write the new bundle to `out`.
+
+    Parameters
+    ----------
+    unlabelled
+        A folder of studies; true masks in it are not read. `names`: only these of them.
+    labelled
+        Labelled studies for L_SUP and for the guard. Of those that the bundle's split records, the train part is learnt
+        from and the validation part guards; the test part is never read. Of other data a fifth guards. Without labels
+        L_SUP is missing, and only the candidates' agreement guards.
+    work
+        Folder of checkpoints and of every study's masks before and after; by default ``OUT.refinement``. With `resume`
+        what an earlier call with the same arguments left there is continued.
+    name
+        Of the new bundle; by default that of its folder.
+
+    Returns
+    -------
+    The content of ``refinement.json`` in the new bundle.
+
+    Raises
+    ------
+    RVQCError
+        `work` belongs to another refinement, the bundle is not calibrated, no study can be read, `out` is the bundle
+        itself or something else than a bundle.
+    Cancelled
+        `cancelled` returned True; the work folder keeps the last whole epoch, `out` is as it was.
+    """
+    check_target(out)
+    bundle = load_bundle(bundle_path, allow=allow)
+    if Path(out).resolve() == bundle.path.resolve():
+        raise RVQCError(f"{out} is the bundle that is refined; name another folder for the new one.")
+    sources = _sources(unlabelled, names)
+    members = crew()
+    device = choose_device(device)
+    if config.precision == "auto":
+        config = replace(config, precision=native_precision(device))
+    home = Path(work) if work else Path(f"{out}.refinement")
+    parts = _labelled_parts(labelled, bundle, config)
+    claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
+    claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}
+    if members.leads:
+        _claim(home, claim, resume)
+    members.wait()
+    job = _Job(bundle, Path(out), home, config, device, report, cancelled, members, parts)
+    domain = NewDomain(sources, home / "studies", device, members.leads, report, cancelled)
+    domain.segment_before(bundle)
+    if len(domain.failed) == len(sources):
+        raise RVQCError(next(iter(domain.failed.values())))
+    for view in bundle.views:
+        _refine_view(job, domain, view)
+    if members.leads:
+        _finish(job, domain, name or Path(out).name)
+    members.wait()
+    return read_json(Path(out) / "refinement.json")
+
+
+def _sources(unlabelled: str | Path, names: Sequence[str] | None) -> list[StudySource]:
+    sources = find_studies(unlabelled)
+    if names is None:
+        return sources
+    missing = sorted(set(names) - {source.name for source in sources})
+    if missing:
+        raise RVQCError(f"{unlabelled} has no study {missing[0]!r}; give names of studies in that folder.")
+    return [source for source in sources if source.name in set(names)]
+
+
+def _labelled_parts(
+    labelled: str | Path | None, bundle: Bundle, config: RefinementConfig
+) -> dict[str, list[StudySource]]:
+    """The labelled studies to learn from and those that guard: by the split that the bundle records, else a new one."""
+    if labelled is None:
+        return {"train": [], "guard": []}
+    sources = {source.name: source for source in find_studies(labelled)}
+    recorded = [view.get("training", {}).get("split", {}) for view in bundle.description["views"].values()]
+    known = {name for parts in recorded for names in parts.values() for name in names}
+    if known & set(sources):
+        train = {name for parts in recorded for name in parts.get("train", ())} & set(sources)
+        guard = {name for parts in recorded for name in parts.get("validation", ())} & set(sources) - train
+    else:
+        parts = split(tuple(sources.values()), seed=config.seed, validation=0.2, test=0.0)
+        train, guard = set(parts["train"]), set(parts["validation"])
+    if not train or not guard:
+        raise RVQCError(
+            f"{labelled} has {len(train)} studies to learn from and {len(guard)} that may guard; give studies of both "
+            "the train and the validation part of the bundle's split, or at least 5 others."
+        )
+    return {"train": [sources[n] for n in sorted(train)], "guard": [sources[n] for n in sorted(guard)]}
+
+
+def _claim(work: Path, content: dict[str, Any], resume: bool) -> None:
+    """Make `work` the folder of this refinement, or refuse it; leftovers of a killed run are swept."""
+    mark = work / "claim.json"
+    if mark.exists() and not resume:
+        raise RVQCError(
+            f"{work} holds a refinement that began earlier; continue it with --resume, or remove the folder."
+        )
+    if mark.exists() and read_json(mark) != content:
+        raise RVQCError(f"{work} holds the refinement of another configuration; remove it or choose another --work.")
+    for part in work.rglob(".part-*") if work.exists() else ():
+        shutil.rmtree(part, ignore_errors=True)
+    write_json(mark, content)
+
+
+def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
+    """Refine all candidates of one view; what comes of it is noted in the job."""
+    config = job.config
+    chosen = domain.flagged(view, config)
+    if not chosen or config.recipe.teacher == "none" or config.epochs == 0:
+        reason = "no stack is flagged" if not chosen else "the mode is none"
+        job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
+        return
+    models = job.bundle.models(view, job.device)
+    if models.calibration is None:
+        raise RVQCError(f"The bundle {job.bundle.path} is not calibrated for {view}; run 'rvqc calibrate' first.")
+    flagged = domain.load(chosen, view, models, _source_size(job, view))
+    material, guards = _material(job, view, flagged, models)
+    teacher = _may_teach(job, view, flagged)
+    voters = [stack.voters for stack in flagged]
+    pool, refined = list(models.segmenters), []
+    for number in range(len(models.segmenters)):
+        now = replace(models, segmenters=tuple(pool))
+        checkpoint = job.work / view / f"candidate{number + 1}.safetensors"
+        weight = config.reconstruction if teacher["teaches"] else 0.0
+        one = Refinement(
+            config, number, now, material, voters, checkpoint, weight, report=job.report, cancelled=job.cancelled
+        ).run()
+        refined.append(one)
+        pool[number] = _with_weights(pool[number], one.weights)
+        voters = [_replaced(all_, number, own) for all_, own in zip(voters, one.probabilities, strict=True)]
+        _tell_candidate(job, view, number, len(pool), one)
+    _judge_pool(job, view, models, replace(models, segmenters=tuple(pool)), refined, guards, material)
+    job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
+
+
+def _source_size(job: _Job, view: str) -> int:
+    """Size of the window from which augmentation crops: at least the network's, an even number of pixels larger."""
+    size = job.bundle.description["views"][view]["sampling"]["size"]
+    recorded = job.bundle.description["views"][view].get("training", {}).get("config", {}).get("source_size")
+    wanted = max(size, recorded or job.config.source_size * size // 128)
+    return wanted + (wanted - size) % 2
+
+
+def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewModels) -> tuple[Material, list[Example]]:
+    """What the candidates learn from and are watched by, and the whole guard set."""
+    if not job.parts["train"]:
+        return Material(flagged), []
+    sampling = models.sampling
+
+    def examples(sources: Sequence[StudySource], size: int) -> list[Example]:
+        def crop(image: Stack, mask: Stack) -> Crop:
+            job.check()
+            return training_crop(image, mask, sampling, size)
+
+        return load_examples(sources, view, crop, sampling)
+
+    labelled = examples(job.parts["train"], _source_size(job, view)) if job.config.recipe.supervised else []
+    guards = examples(job.parts["guard"], sampling.size)
+    thin = thinned(guards, job.config.guard_slices)
+    return Material(flagged, labelled, thin, _styled(thin, flagged, job.config.seed)), guards
+
+
+def _styled(guard: Sequence[Example], flagged: Sequence[Flagged], seed: int) -> list[Example]:
+    """The guard examples with the look of the new domain: labelled, and like what is to be segmented."""
+    generator = torch.Generator().manual_seed(seed)
+    looks = torch.from_numpy(np.concatenate([stack.images for stack in flagged]))
+    result = []
+    for example in guard:
+        images = torch.from_numpy(example.images).float()[:, None]
+        styled = give_style(images, looks, share=1.0, generator=generator).clamp(0, 1)[:, 0]
+        result.append(replace(example, images=styled.numpy().astype(np.float16)))
+    return result
+
+
+def _may_teach(job: _Job, view: str, flagged: Sequence[Flagged]) -> dict[str, Any]:
+    """Whether R may correct lessons: not when its ceiling on true masks is below the quality of what it would correct."""
+    ceiling = job.bundle.description["views"][view]["qc"].get("ceiling", {}).get("RV", 0.0)
+    quality = float(np.mean([stack.quality[STRUCTURES.index("RV")] for stack in flagged]))
+    guarded = job.config.recipe.guarded
+    return {"ceiling": ceiling, "predicted_quality": quality, "teaches": ceiling > quality or not guarded}
+
+
+def _with_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    import copy
+
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(weights)
+    return twin.eval()
+
+
+def _replaced(voters: np.ndarray, number: int, own: np.ndarray) -> np.ndarray:
+    new = voters.copy()
+    new[number] = own
+    return new
+
+
+def _tell_candidate(job: _Job, view: str, number: int, count: int, one: Refined) -> None:
+    event = {"event": "candidate", "view": view, "candidate": number + 1, "candidates": count}
+    event |= {"kept_epoch": one.kept, "stopped_because": one.stopped_because, "rolled_back": one.rolled_back}
+    if job.crew.leads:
+        job.report(event)
+
+
+def _judge_pool(
+    job: _Job,
+    view: str,
+    before: ViewModels,
+    after: ViewModels,
+    refined: Sequence[Refined],
+    guards: Sequence[Example],
+    material: Material,
+) -> None:
+    """The last word: the mean of the candidates on the whole guard set. Where it fell, all candidates are taken back."""
+    old, new = (_guard(job, pool, guards, material, refined, first) for pool, first in ((before, True), (after, False)))
+    fell = old["agreement"] - new["agreement"] if not guards else fallen(old, new)
+    back = job.config.recipe.guarded and fell > job.config.margin
+    part = job.bundle.description["views"][view]
+    for entry, one in zip(part["segmenters"], refined, strict=True):
+        if not back and (one.kept or not job.config.recipe.guarded):
+            job.weights[entry["file"]] = {name: value.cpu() for name, value in one.weights.items()}
+            job.records[entry["file"]] = {"mode": job.config.mode, "epoch": one.kept}
+    reasons = list(dict.fromkeys(one.stopped_because for one in refined))
+    job.views[view] = {
+        "guard": {"before": old, "after": old if back else new, "refined": new, "stacks": len(guards)},
+        "rolled_back": bool(back),
+        "stopped_because": "; ".join([*reasons, "the guard of all candidates fell: rolled back"] if back else reasons),
+        "candidates": [one.to_json() for one in refined],
+    }
+
+
+def _guard(
+    job: _Job,
+    models: ViewModels,
+    guards: Sequence[Example],
+    material: Material,
+    refined: Sequence[Refined],
+    first: bool,
+) -> dict[str, float]:
+    """Dice by structure of the candidates' mean on the guard set; without labels the candidates' agreement."""
+    if not guards:
+        pick = [one.looks[0] if first else next(k for k in one.looks if k.epoch == one.kept) for one in refined]
+        return {"agreement": float(np.mean([look.guard["agreement"] for look in pick]))}
+    rows = []
+    for example in guards:
+        job.check()
+        probabilities = propose(example.images.astype(np.float32)[:, None], replace(models, consensus=False))
+        mask = probabilities.mean(axis=0).argmax(axis=1)
+        rows.append([dice(mask == LABELS[s], example.labels == LABELS[s]) for s in STRUCTURES])
+    return dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def _finish(job: _Job, domain: NewDomain, name: str) -> None:
+    """Write the new bundle, calibrate it, segment with it, and put it in its place."""
+    draft = job.work / "bundle"
+    write_successor(draft, job.bundle, job.weights, job.records, name)
+    guards = {view: job.parts["guard"] for view in job.bundle.views if job.config.recalibrate and job.parts["guard"]}
+    if job.weights and guards:
+        recalibrate(
+            draft,
+            guards,
+            device=job.device,
+            allow=job.bundle.allow,
+            kept=job.work,
+            report=job.report,
+            cancelled=job.cancelled,
+        )
+    new = load_bundle(draft, allow=job.bundle.allow)
+    studies = domain.segment_after(new if job.weights else None, job.config)
+    job.check()
+    with whole_folder(job.out) as folder:
+        shutil.copytree(draft, folder, dirs_exist_ok=True)
+        write_json(folder / "refinement.json", _summary(job, domain, studies, bool(guards)))
+
+
+def _summary(job: _Job, domain: NewDomain, studies: list[dict[str, Any]], recalibrated: bool) -> dict[str, Any]:
+    guards = [view["guard"] for view in job.views.values() if "guard" in view]
+    key = "RV" if job.parts["guard"] else "agreement"
+    measured = {m: float(np.mean([g[m][key] for g in guards])) if guards else None for m in ("before", "after")}
+    kept = (
+        "the parent's, nothing has changed" if not job.weights else "the parent's, its lower bounds twice as far away"
+    )
+    return {
+        "mode": job.config.mode,
+        "epochs": max([len(c["epochs"]) - 1 for v in job.views.values() for c in v["candidates"]], default=0),
+        "stopped_because": "; ".join(dict.fromkeys(view["stopped_because"] for view in job.views.values())),
+        "guard": {**measured, "of": "Dice of the RV on labelled stacks" if key == "RV" else "agreement, no labels"},
+        "supervised": bool(job.parts["train"]) and job.config.recipe.supervised,
+        "changed": sorted(job.weights),
+        "calibration": "made anew on the guard set" if recalibrated and job.weights else kept,
+        "studies": studies,
+        "failed": [{"study": study, "reason": reason} for study, reason in sorted(domain.failed.items())],
+        "views": job.views,
+        "labelled": {part: [source.name for source in sources] for part, sources in job.parts.items()},
+        "config": job.config.to_json(),
+        "parent": {"name": job.bundle.name, "hash": job.bundle.hash},
+        "device": job.device,
+    }
