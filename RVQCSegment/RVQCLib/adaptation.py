@@ -22,10 +22,12 @@ from RVQCLib.augmentation import AugmentationConfig, augment
 from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled
-from RVQCLib.fitting import Report, RunConfig, build_like, validation_dice
+from RVQCLib.fitting import Report, build_like
 from RVQCLib.guards import Look, best_of, loss_of_guard, reason_to_stop, weighted
 from RVQCLib.learner import Batch, Learner
+from RVQCLib.metrics import dice
 from RVQCLib.recipes import RefinementConfig
+from RVQCLib.stack import LABELS
 from RVQCLib.styles import give_style
 from RVQCLib.teachers import Flagged, lesson, standing
 
@@ -165,9 +167,14 @@ class Refinement:
         return Look(learner.epoch, {"RV": rv, "LV": lv, "MYO": myo}, score, int(flagged))
 
     def _guard(self, learner: Learner, examples: Sequence[Example]) -> dict[str, float]:
-        self._check()
-        how = RunConfig("segmenter", "", precision=learner.precision)
-        return validation_dice(build_like(learner.model, learner.average), examples, how, device=learner.device)
+        """Dice by structure over all slices together: a stray pixel in a slice without the RV costs what it is worth."""
+        model = build_like(learner.model, learner.average)
+        masks = []
+        for example in examples:
+            self._check()
+            masks.append(learner.predict(model, example.images.astype(np.float32)[:, None]).argmax(axis=1))
+        found, true = np.concatenate(masks), np.concatenate([example.labels for example in examples])
+        return {structure: dice(found == label, true == label) for structure, label in LABELS.items()}
 
     def _check(self) -> None:
         if self.cancelled():

@@ -16,9 +16,9 @@ PLATEAU = 0.001
 
 
 def thinned(examples: Sequence[Example], most: int) -> list[Example]:
-    """The examples with evenly left-out slices, at most about `most` slices together, every stack with at least one."""
+    """The examples with evenly left-out slices: about `most` slices together, at least one of every stack."""
     total = sum(len(example.images) for example in examples)
-    step = max(1, -(-total // max(most, 1)))
+    step = max(1, round(total / max(most, 1)))
     return [
         replace(example, images=example.images[start::step], labels=example.labels[start::step])
         for number, example in enumerate(examples)

@@ -57,7 +57,9 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def guarded(parent: Path, tiny_acdc: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list]:
+def guarded(
+    parent: Path, tiny_acdc: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], list]:
     """One whole guarded refinement: the bundle's folder, what was returned, what was reported."""
     out, events = tmp_path_factory.mktemp("guarded") / "bundle", []
     was = files_of(parent)
