@@ -44,6 +44,12 @@ def list_series(folder: str | os.PathLike) -> list[tuple[Path, str]]:
         return [(Path(name), _header(name).description) for name in names]
 
 
+def series_files(path: str | os.PathLike) -> tuple[Path, ...]:
+    """All files of the series that a file belongs to, from the files beside it."""
+    with _quiet_itk():
+        return tuple(Path(part.path) for part in _series(path))
+
+
 def read_series(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
     """Read the series that a file belongs to, from the files beside it.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from RVQCLib.anatomy import Plausible, shared_failures, stack_checks, study_checks
 from RVQCLib.measures import Measures, measure
+from RVQCLib.options import Limits, QCOptions
 from RVQCLib.selection import Fences, Reference, Selection, cohort_fences, fences, is_ood, select, slice_position
 from RVQCLib.stack import STRUCTURES
 
@@ -22,80 +23,18 @@ __all__ = [
     "Plausible",
     "QCOptions",
     "Reference",
+    "Scores",
     "Selection",
     "cohort_fences",
     "fences",
     "is_ood",
     "judge",
     "measure",
+    "rejudge",
     "select",
     "slice_position",
     "study_checks",
 ]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """From where on a measure is evidence. A measure beyond its fence counts only when it is also worse than this.
-
-    Fences of 1.5 quartile ranges leave out some per cent of good values; with 10 slices, 3 structures and 3 measures
-    nearly every good stack would have one. So a slice whose structure still reaches these values is not flagged.
-
-    Parameters
-    ----------
-    slice_dice
-        pDC or agreement of a slice.
-    slice_mm
-        pHD of a slice.
-    slice_mm2
-        Area that a structure must have, in the mask or in the reconstruction, for its slice to be flagged: 1 ml
-        of a 10 mm slice.
-    stack_dice
-        Agreement over a stack.
-    predicted
-        Predicted Dice of a slice.
-    lower_bound
-        90 % lower bound of a stack's predicted Dice.
-    share
-        Part of a structure, by area, that must lie in flagged slices before they ask for a look at the stack. Less stays a
-        matter of these slices: readers differ by 8 to 13 % in the volume of an RV. 0: every flagged slice asks.
-    """
-
-    slice_dice: float = 0.75
-    slice_mm: float = 8.0
-    slice_mm2: float = 100.0
-    stack_dice: float = 0.9
-    predicted: float = 0.5
-    lower_bound: float = 0.7
-    share: float = 0.05
-
-
-@dataclass(frozen=True)
-class QCOptions:
-    """Which fences judge (``reference`` of the bundle or ``cohort``), which OoD rule, and by which structure."""
-
-    fences: str = "reference"
-    quantifier: str = "paper"
-    primary: str = "RV"
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("fences", ("reference", "cohort")),
-            ("quantifier", ("paper", "authors")),
-            ("primary", STRUCTURES),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"QCOptions: {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> QCOptions:
-        """The inverse of `to_json`."""
-        return QCOptions(**{**values, "limits": Limits(**values.get("limits", {}))})
 
 
 class Graded(Protocol):
@@ -119,6 +58,7 @@ class Judgement:
     candidates: tuple[Mapping[str, Any], ...]
     fences: Mapping[str, Any]
     selection: Selection
+    evidence: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """The keys of quality.json, all values plain and finite."""
@@ -133,6 +73,7 @@ class Judgement:
             "structures": dict(self.structures),
             "candidates": list(self.candidates),
             "slices": list(self.slices),
+            "evidence": dict(self.evidence),
         }
 
 
@@ -181,34 +122,88 @@ def judge(
         slices[finding.index]["structures"][finding.structure]["flag"] = slices[finding.index]["flag"] = True
     used = "cohort" if options.fences == "cohort" and cohort else "reference"
     table = cohort if used == "cohort" else reference.stack if reference else None
-    failures = shared_failures(mask, spacing_zyx, view)
-    shapes = _shape_reasons(measures, table, options.quantifier)
-    ood = bool(failures) or options.primary in shapes
-    reasons = [*failures, *shapes.values(), *_stack_doubts(measures, reference, predicted, options.limits)]
-    reasons += [] if table else ["not calibrated: no fences are known for this view"]
-    if reasons or _flagged_share(slices, measures, chosen) > options.limits.share:
-        reasons += _slice_doubts(slices)
+    shapes = _shape_reasons(measures.stack_pDC, measures.stack_pHD, table, options.quantifier)
+    evidence = {
+        "failed": list(shared_failures(mask, spacing_zyx, view)),
+        "doubts": _stack_doubts(measures, reference, predicted, options.limits),
+        "flagged_share": _flagged_share(slices, measures, chosen),
+    }
+    conclusion = _conclude(evidence, shapes, slices, table is not None, options)
     return Judgement(
-        ood=ood,
-        verdict="ood" if ood else "look" if reasons else "trusted",
-        reasons=tuple(reasons),
+        **conclusion,
         structures=_structures(measures, chosen, predicted, volumes_ml or _volumes(chosen, spacing_zyx)),
         slices=tuple(slices),
         candidates=_candidates(measures, networks),
         fences=_fences(used, options.fences, reference.stack if reference else None, cohort),
         selection=selection,
+        evidence=evidence,
     )
 
 
-def _shape_reasons(measures: Measures, table: Mapping[str, Fences] | None, quantifier: str) -> dict[str, str]:
-    """The structures that are out of distribution, with the sentence that says so."""
+def _conclude(
+    evidence: Mapping[str, Any],
+    shapes: Mapping[str, str],
+    slices: Sequence[Mapping[str, Any]],
+    calibrated: bool,
+    options: QCOptions,
+) -> dict[str, Any]:
+    """Whether the stack is OoD, its verdict and its reasons."""
+    ood = bool(evidence["failed"]) or options.primary in shapes
+    reasons = [*evidence["failed"], *shapes.values(), *evidence["doubts"]]
+    reasons += [] if calibrated else ["not calibrated: no fences are known for this view"]
+    if reasons or evidence["flagged_share"] > options.limits.share:
+        reasons += _slice_doubts(slices)
+    return {"ood": ood, "verdict": "ood" if ood else "look" if reasons else "trusted", "reasons": tuple(reasons)}
+
+
+def rejudge(
+    entry: Mapping[str, Any], cohort: Mapping[str, Fences] | None, note: str, options: QCOptions
+) -> dict[str, Any]:
+    """A stack's entry of quality.json with the fences of its cohort, which are known only after the last stack.
+
+    With the option ``cohort`` they judge it, as `judge` would have done; the selection stays as the reference made it.
+
+    Parameters
+    ----------
+    cohort, note
+        What `cohort_fences` says of the stacks of this view and phase.
+    """
+    fences = {**entry["fences"], "cohort": _table(cohort), "cohort_note": note}
+    if options.fences != "cohort":
+        return {**entry, "fences": fences}
+    if cohort is None:
+        return {**entry, "fences": {**fences, "note": note}}
+    scores = Scores.of(entry)
+    shapes = _shape_reasons(scores.stack_pDC, scores.stack_pHD, cohort, options.quantifier)
+    said = _conclude(entry["evidence"], shapes, entry["slices"], True, options)
+    fences.update(used="cohort", note="Cohort fences judge; the selection was made by the reference fences.")
+    return {**entry, **said, "reasons": list(said["reasons"]), "fences": fences}
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """pDC and pHD in mm of a stack's candidates, each (m, 3) in the order of `STRUCTURES`."""
+
+    stack_pDC: np.ndarray
+    stack_pHD: np.ndarray
+
+    @staticmethod
+    def of(entry: Mapping[str, Any]) -> Scores:
+        """From a stack's entry of quality.json."""
+        pDC, pHD = ([[c[key][s] for s in STRUCTURES] for c in entry["candidates"]] for key in ("pDC", "pHD_mm"))
+        return Scores(np.asarray(pDC, float), np.asarray(pHD, float))
+
+
+def _shape_reasons(
+    pDC: np.ndarray, pHD: np.ndarray, table: Mapping[str, Fences] | None, quantifier: str
+) -> dict[str, str]:
+    """The structures that are out of distribution by candidates' scores (m, 3), with the sentence that says so."""
     said = {}
     for k, structure in enumerate(STRUCTURES):
-        limits = table.get(structure) if table else None
-        pDC, pHD = measures.stack_pDC[:, k], measures.stack_pHD[:, k]
-        if limits is not None and is_ood(pDC, pHD, limits, quantifier):
-            best = f"best pDC {pDC.max():.2f}, usual from {limits.th_low:.2f}"
-            nearest = f"best pHD {pHD.min():.1f} mm, usual up to {limits.th_up:.1f} mm"
+        limits, dc, hd = table.get(structure) if table else None, pDC[:, k], pHD[:, k]
+        if limits is not None and is_ood(dc, hd, limits, quantifier):
+            best = f"best pDC {dc.max():.2f}, usual from {limits.th_low:.2f}"
+            nearest = f"best pHD {hd.min():.1f} mm, usual up to {limits.th_up:.1f} mm"
             said[structure] = f"unusual shape: {structure} of every candidate ({best}; {nearest})"
     return said
 

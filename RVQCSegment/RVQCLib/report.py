@@ -51,14 +51,14 @@ def study_page(result: Mapping[str, Any], stacks: Sequence[tuple[Stack, Stack, S
     if missing:
         raise ValueError(f"The report of {result['study']} lacks the images of {', '.join(missing)}; pass them.")
     judged = [_stack(judgement, *triples[judgement["view"], judgement["phase"]]) for judgement in result["stacks"]]
-    return _render(
+    return render(
         "study.html",
         study=result["study"],
         verdict=max((stack["verdict"] for stack in judged), key=VERDICTS.index, default="look"),
         checks=list(result.get("checks") or ()),
         stacks=judged,
         function=_function(judged),
-        provenance=list(_flat(result)),
+        provenance=list(origin(result)),
     )
 
 
@@ -89,7 +89,7 @@ def evaluation_page(
     by_dice = sorted((row for row in rows if charts.finite(row.get("RV_dice"))), key=lambda row: row["RV_dice"])
     metrics = [(s, m) for s in STRUCTURES for m in ("dice", "hd_mm") if _has(rows, f"{s}_{m}")]
     qc_rows = rows if qc_rows is None else qc_rows
-    return _render(
+    return render(
         "evaluation.html",
         title=summary.get("title") or "Evaluation against true masks",
         summary=summary,
@@ -99,11 +99,11 @@ def evaluation_page(
         boxes=[charts.box_chart(rows, structure, metric) for structure, metric in metrics],
         worst=by_dice[:10],
         qc=[charts.qc_charts(qc_rows, structure) for structure in STRUCTURES] if summary.get("qc") else [],
-        provenance=list(_flat(summary)),
+        provenance=list(origin(summary)),
     )
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(**values)
 
 
@@ -126,14 +126,14 @@ def _number(value: Any, digits: int = 2, unit: str = "") -> str:
     return f"{value:.{digits}f}{chr(160) + unit if unit else ''}" if charts.finite(value) else "\N{EN DASH}"
 
 
-def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def origin(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     """What `content` says of its origin, as (words, text), nested keys joined by a middle dot."""
     for key, value in content.items():
         name = f"{path} \N{MIDDLE DOT} {key}" if path else str(key)
         if not path and key in NOT_PROVENANCE:
             continue
         if isinstance(value, Mapping):
-            yield from _flat(value, name)
+            yield from origin(value, name)
         elif value not in (None, "", [], ()):
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             yield name.replace("_", " "), text
@@ -168,10 +168,10 @@ def _tiles(
     image: Stack, mask: np.ndarray, again: np.ndarray, slices: Sequence[Mapping[str, Any]]
 ) -> tuple[float, list[dict[str, Any]]]:
     """Side in mm of the square that every tile shows, and one tile a slice."""
-    flips = _upright(image.geometry.direction)
+    flips = upright(image.geometry.direction)
     pixels, mask, again = (np.flip(array, flips) for array in (image.pixels, mask, again))
     height, width = image.geometry.spacing_zyx[1:]
-    rows, columns, side = _window((mask > 0) | (again > 0), height, width)
+    rows, columns, side = window((mask > 0) | (again > 0), height, width)
     shrunk, block = _shrink(pixels[:, rows, columns])
     grey = drawing.to_grey(shrunk)
     mask, again = mask[:, rows, columns], again[:, rows, columns]
@@ -195,13 +195,13 @@ def _tile(grey: np.ndarray, mask: np.ndarray, again: np.ndarray, judged: Mapping
         "structures": judged.get("structures") or {},
         "present": present,
         "picture": drawing.data_uri(grey),
-        "mask": _borders(mask),
-        "again": "".join(_borders(again).values()),
+        "mask": borders(mask),
+        "again": "".join(borders(again).values()),
         "difference": drawing.outline(mask != again),
     }
 
 
-def _borders(labels: np.ndarray) -> dict[str, str]:
+def borders(labels: np.ndarray) -> dict[str, str]:
     """Outlines as a reader contours: the two cavities, and for the myocardium its outer border."""
     wall = np.isin(labels, (LABELS["MYO"], LABELS["LV"])) if (labels == LABELS["MYO"]).any() else np.zeros_like(labels)
     return {
@@ -211,7 +211,7 @@ def _borders(labels: np.ndarray) -> dict[str, str]:
     }
 
 
-def _upright(direction: Sequence[float]) -> tuple[int, ...]:
+def upright(direction: Sequence[float]) -> tuple[int, ...]:
     """Array axes to flip so that right and down on the screen run toward the patient's left, back or feet."""
     axes = np.asarray(direction, float).reshape(3, 3).T  # x, y, z index axes in LPS
     flips = []
@@ -222,7 +222,7 @@ def _upright(direction: Sequence[float]) -> tuple[int, ...]:
     return tuple(flips)
 
 
-def _window(heart: np.ndarray, height: float, width: float) -> tuple[slice, slice, float]:
+def window(heart: np.ndarray, height: float, width: float) -> tuple[slice, slice, float]:
     """Rows and columns around `heart` (slices, rows, columns) with a margin, and the side in mm of their square."""
     seen = heart.any(axis=0)
     if not seen.any():

@@ -8,13 +8,12 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.files import RVQCError
+from RVQCLib.files import RVQCError, append_line
 
 DECISIONS = ("accepted", "rejected", "needs edit", "kept old")
 
@@ -64,58 +63,12 @@ class Review:
 def append_review(path: str | os.PathLike, review: Review) -> None:
     """Add `review` to the log at `path` as one line that is on the disk when this returns; nobody's line is touched.
 
-    Two writers take turns by a lock where the file system has one. A line that does not fit on the disk leaves nothing.
-    A torn line that a crashed machine left behind is closed first, so that it costs no line but itself.
-
     Raises
     ------
     OSError
         The file cannot be written; the log is as before.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(asdict(review), ensure_ascii=False) + "\n").encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o664)
-    try:
-        with _alone(descriptor):
-            end = os.lseek(descriptor, 0, os.SEEK_END)
-            if end and (os.lseek(descriptor, end - 1, os.SEEK_SET), os.read(descriptor, 1))[1] != b"\n":
-                line = b"\n" + line
-            _write_whole(descriptor, line, end)
-    finally:
-        os.close(descriptor)
-
-
-def _write_whole(descriptor: int, line: bytes, end: int) -> None:
-    try:
-        written = os.write(descriptor, line)
-        if written < len(line):
-            raise OSError(f"only {written} of {len(line)} bytes of a review fit on the disk")
-        os.fsync(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, end)
-        raise
-
-
-@contextmanager
-def _alone(descriptor: int) -> Iterator[None]:
-    """Hold the file's lock; without locks (some network shares) O_APPEND alone keeps lines apart."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: a byte far behind the end stands for the file
-        import msvcrt
-
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-        try:
-            yield
-        finally:
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-        return
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    yield  # closing the descriptor gives the lock back
+    append_line(path, json.dumps(asdict(review), ensure_ascii=False))
 
 
 def read_reviews(path: str | os.PathLike) -> tuple[Review, ...]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from RVQCLib.measures import Measures
 from RVQCLib.stack import STRUCTURES
 
 COHORT = 20
@@ -59,7 +58,17 @@ def _check(pDC: np.ndarray, pHD: np.ndarray) -> None:
         raise ValueError(f"pDC {pDC.shape} and pHD {pHD.shape} must be as many finite numbers, at least one.")
 
 
-def cohort_fences(measures: Sequence[Measures], *, at_least: int = COHORT) -> tuple[dict[str, Fences] | None, str]:
+class Scored(Protocol):
+    """Anything with pDC and pHD of a stack's candidates, (m, 3) each: `measures.Measures`, or read from a file."""
+
+    @property
+    def stack_pDC(self) -> np.ndarray: ...
+
+    @property
+    def stack_pHD(self) -> np.ndarray: ...
+
+
+def cohort_fences(measures: Sequence[Scored], *, at_least: int = COHORT) -> tuple[dict[str, Fences] | None, str]:
     """The paper's own rule: fences from the judged stacks themselves, by structure, over all their candidates.
 
     Give stacks of one view and phase. Fewer than `at_least` of them: None, with the sentence that says so.

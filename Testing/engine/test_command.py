@@ -241,7 +241,9 @@ def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:
     assert [event["event"] for event in seen] == ["slices"]
 
 
-@pytest.mark.parametrize("command", ["segment", "evaluate", "train", "calibrate", "reviews", "info", "phantom", "demo"])
+@pytest.mark.parametrize(
+    "command", ["segment", "batch", "evaluate", "train", "calibrate", "reviews", "info", "phantom", "demo"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

@@ -15,22 +15,14 @@ ENGINE = REPOSITORY / "RVQCSegment" / "RVQCLib"
 
 ORDER = [
     *("files", "stack", "nifti", "dicom", "images", "layouts", "study", "slices", "networks", "metrics", "measures"),
-    *(
-        "selection",
-        "anatomy",
-        "quality",
-        "prediction",
-        "bundle",
-        "inference",
-        "dataset",
-        "shifts",
-        "mask_errors",
-        "calibration",
-    ),
+    *("selection", "options", "anatomy", "quality", "prediction", "bundle", "inference", "dataset", "shifts"),
+    *("mask_errors", "calibration"),
     *("losses", "augmentation", "fitting", "drawing", "charts", "report", "result", "pipeline"),
     *("phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes", "phantom"),
     *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),
-    *("adaptation", "refinement", "reviews", "cohort", "qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
+    *("adaptation", "refinement", "reviews", "manifest", "cohort_table", "thumbnail", "study_task", "processes"),
+    *("cluster", "cohort_page", "cohort_files", "cohort"),
+    *("qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
     *("jobs", "worker", "commands", "cli"),
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""
@@ -38,6 +30,7 @@ ORDER = [
 TORCH_ROOMS = {"networks", "losses", "augmentation", "fitting", "training", "distributed", "styles", "learner"}
 TORCH_ROOMS |= {"adaptation", "refinement"}
 PACKAGES = {"RVQCLib", "torch", "numpy", "SimpleITK", "safetensors", "jinja2", "markupsafe", "__future__"}
+PACKAGES |= {"distributed"}  # the extra for clusters
 MOST_LINES = 400
 MOST_BYTES = 45_000_000
 

@@ -365,7 +365,7 @@ def test_the_drawn_masks_are_the_masks():
     again = np.roll(mask, 2, axis=2)
     side, tiles = report._tiles(triple(mask=mask)[0], mask, again, ())
     assert [tile["state"] for tile in tiles] == ["outside", "ok", "ok"]
-    rows, columns, _ = report._window((mask > 0) | (again > 0), 1.5, 1.5)
+    rows, columns, _ = report.window((mask > 0) | (again > 0), 1.5, 1.5)
     cut = mask[1, rows, columns]
     assert np.array_equal(filled(tiles[1]["mask"]["RV"], cut.shape), cut == LABELS["RV"])
     assert np.array_equal(filled(tiles[1]["mask"]["MYO"], cut.shape), np.isin(cut, (LABELS["MYO"], LABELS["LV"])))
@@ -374,10 +374,10 @@ def test_the_drawn_masks_are_the_masks():
 
 
 def test_slices_are_turned_upright_by_the_geometry():
-    assert report._upright(IDENTITY) == ()
-    assert report._upright((-1, 0, 0, 0, -1, 0, 0, 0, 1)) == (1, 2)
-    assert report._upright((1, 0, 0, 0, 0, 1, 0, 1, 0)) == (1,)  # rows run to the head: coronal upside down
-    assert report._upright((1, 0, 0, 0, 0, 1, 0, -1, 0)) == ()  # rows run to the feet
+    assert report.upright(IDENTITY) == ()
+    assert report.upright((-1, 0, 0, 0, -1, 0, 0, 0, 1)) == (1, 2)
+    assert report.upright((1, 0, 0, 0, 0, 1, 0, 1, 0)) == (1,)  # rows run to the head: coronal upside down
+    assert report.upright((1, 0, 0, 0, 0, 1, 0, -1, 0)) == ()  # rows run to the feet
 
 
 def test_large_slices_are_averaged_in_blocks():

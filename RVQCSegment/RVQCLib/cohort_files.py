@@ -1,0 +1,123 @@
+"""What a batch as a whole leaves behind: the fences of the cohort, `run.json`, `cohort.csv`, `cohort.html`.
+
+All are made from the journal, one record at a time; of every stack only its scores and its place in the order are kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.cohort_page import CohortPage
+from RVQCLib.cohort_table import table_rows, worst_first, write_table
+from RVQCLib.manifest import Journal, write_run
+from RVQCLib.quality import Fences, QCOptions, Scores, cohort_fences, rejudge
+from RVQCLib.report import VERDICTS
+
+Cohort = dict[str, tuple[dict[str, Fences] | None, str]]
+"""By stack (``SA_ED``): the fences of the cohort by structure, None from too few stacks, and the sentence about it."""
+
+
+def fences_of(journal: Journal) -> Cohort:
+    """The fences of the judged stacks themselves, by view and phase."""
+    scores: dict[str, list[Scores]] = defaultdict(list)
+    for record in journal.records():
+        for stack in record["stacks"]:
+            scores[f"{stack['view']}_{stack['phase']}"].append(Scores.of(stack))
+    return {name: cohort_fences(found) for name, found in scores.items()}
+
+
+def with_cohort(record: Mapping[str, Any], cohort: Cohort, options: QCOptions) -> dict[str, Any]:
+    """A record whose stacks name the cohort's fences, and are judged by them where the options say so."""
+    stacks = [rejudge(stack, *cohort[f"{stack['view']}_{stack['phase']}"], options) for stack in record["stacks"]]
+    return {**record, "stacks": stacks}
+
+
+def study_verdict(record: Mapping[str, Any]) -> str:
+    """``failed``, or the worst verdict of a study's stacks."""
+    if record["state"] == "failed":
+        return "failed"
+    return max((stack["verdict"] for stack in record["stacks"]), key=VERDICTS.index)
+
+
+@dataclass(frozen=True)
+class CohortFiles:
+    """Writes the files of one batch from its journal."""
+
+    out: Path
+    journal: Journal
+    options: QCOptions
+
+    def write(self, header: Mapping[str, Any]) -> dict[str, Any]:
+        """Write all three.
+
+        Returns
+        -------
+        The content of ``run.json`` without its studies.
+
+        Raises
+        ------
+        OSError
+            One cannot be written; each is as before or whole.
+        """
+        cohort = fences_of(self.journal)
+        header = {**header, "summary": self._summary(cohort), "fences": self._fences(cohort)}
+        order = self._order(cohort)
+        write_table(self.out, (row for row, _ in self._rows(order, cohort)))
+        CohortPage(header, self.options).write(self.out, self._rows(order, cohort))
+        write_run(self.out, header, self._records(cohort))
+        return header
+
+    def _records(self, cohort: Cohort) -> Iterator[dict[str, Any]]:
+        return (with_cohort(record, cohort, self.options) for record in self.journal.records())
+
+    def _order(self, cohort: Cohort) -> list[tuple[str, int]]:
+        """Study and place of every row, worst first."""
+        keys = []
+        for record in self._records(cohort):
+            rows = table_rows(record, self.options)
+            keys += [(worst_first(row), record["study"], place) for place, row in enumerate(rows)]
+        return [(study, place) for _, study, place in sorted(keys)]
+
+    def _rows(
+        self, order: list[tuple[str, int]], cohort: Cohort
+    ) -> Iterator[tuple[dict[str, Any], Mapping[str, Any] | None]]:
+        """Every row of the table with its stack's record, which a failed study has none of."""
+        for study, place in order:
+            if (record := self.journal.find(study)) is not None:
+                record = with_cohort(record, cohort, self.options)
+                stacks = record["stacks"] or [None]
+                yield table_rows(record, self.options)[place], stacks[place]
+
+    def _summary(self, cohort: Cohort) -> dict[str, Any]:
+        studies: Counter[str] = Counter()
+        stacks: Counter[str] = Counter()
+        seconds = 0.0
+        for record in self._records(cohort):
+            studies[study_verdict(record)] += 1
+            stacks.update(stack["verdict"] for stack in record["stacks"])
+            seconds += record["seconds"]
+        return {
+            "n_studies": studies.total(),
+            "n_stacks": stacks.total(),
+            "studies": {verdict: studies[verdict] for verdict in ("failed", *VERDICTS[::-1])},
+            "stacks": {verdict: stacks[verdict] for verdict in VERDICTS[::-1]},
+            "seconds": round(seconds, 1),
+        }
+
+    def _fences(self, cohort: Cohort) -> dict[str, Any]:
+        reference: dict[str, Any] = {}
+        for record in self.journal.records():
+            for stack in record["stacks"]:
+                reference.setdefault(f"{stack['view']}_{stack['phase']}", stack["fences"]["reference"])
+        return {
+            name: {
+                "reference": reference.get(name),
+                "cohort": None if table is None else {s: limits.to_json() for s, limits in table.items()},
+                "note": note,
+            }
+            for name, (table, note) in sorted(cohort.items())
+        }

@@ -1,0 +1,131 @@
+"""`cohort.csv`: one row a stack of a batch, and one for a study that has none because it failed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.files import RVQCError, append_line, whole_file
+from RVQCLib.quality import Fences, QCOptions, Scores, is_ood
+from RVQCLib.report import VERDICTS
+from RVQCLib.stack import STRUCTURES
+
+TABLE = "cohort.csv"
+MEASURES = ("predicted_dice", "lower_bound_90", "pDC", "pHD_mm", "agreement", "volume_ml")
+COLUMNS = (
+    *("study", "view", "phase", "verdict", "ood", "reasons"),
+    *(f"{structure}_{measure}" for structure in STRUCTURES for measure in MEASURES),
+    *("n_slices", "flagged_slices", "outside_reference", "outside_cohort"),
+    *("mask", "image_sha256", "mask_sha256", "seconds", "error"),
+)
+"""Distances in mm, volumes in ml; ``outside_…`` names the structures of which every candidate is beyond those fences, or
+``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1."""
+_NUMBERS = {column for column in COLUMNS if column.startswith(tuple(f"{s}_" for s in STRUCTURES))}
+_NUMBERS |= {"n_slices", "seconds"}
+
+
+def table_rows(record: Mapping[str, Any], options: QCOptions) -> list[dict[str, Any]]:
+    """The rows of one study's record."""
+    common = {"study": record["study"], "seconds": record["seconds"], "error": record["error"]}
+    if record["state"] == "failed":
+        return [{**common, "verdict": "failed", "reasons": record["error"]}]
+    hashes = {(entry["view"], entry["phase"]): entry["sha256"] for entry in record["inputs"]}
+    rows = []
+    for stack in record["stacks"]:
+        view, phase = stack["view"], stack["phase"]
+        measures = {
+            f"{structure}_{measure}": stack["structures"][structure][measure]
+            for structure in STRUCTURES
+            for measure in MEASURES
+        }
+        rows.append(
+            {
+                **{key: stack[key] for key in ("view", "phase", "verdict", "ood", "mask", "n_slices")},
+                **common,
+                **measures,
+                "reasons": "; ".join(stack["reasons"]),
+                "flagged_slices": " ".join(str(part["index"] + 1) for part in stack["slices"]),
+                "outside_reference": outside(stack, "reference", options),
+                "outside_cohort": outside(stack, "cohort", options),
+                "image_sha256": hashes.get((view, phase), hashes.get((view, ""), "")),
+                "mask_sha256": record["outputs"].get(stack["mask"], ""),
+            }
+        )
+    return rows
+
+
+def outside(stack: Mapping[str, Any], kind: str, options: QCOptions) -> str:
+    """The structures that the ``reference`` or ``cohort`` fences of a stack put out of distribution, in words."""
+    table = stack["fences"].get(kind)
+    if not table:
+        return ""
+    scores = Scores.of(stack)
+    found = [
+        structure
+        for k, structure in enumerate(STRUCTURES)
+        if is_ood(
+            scores.stack_pDC[:, k], scores.stack_pHD[:, k], Fences.from_json(table[structure]), options.quantifier
+        )
+    ]
+    return " ".join(found) or "none"
+
+
+def worst_first(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A sort key: failed, then out of distribution, to look at, trusted; within them the lowest predicted RV Dice first."""
+    verdict = row["verdict"]
+    dice = row.get("RV_predicted_dice")
+    dice = row.get("RV_pDC") if dice is None else dice
+    place = -1 if verdict not in VERDICTS else len(VERDICTS) - 1 - VERDICTS.index(verdict)
+    return (place, -1.0 if dice is None else dice, row["study"], row.get("view") or "", row.get("phase") or "")
+
+
+def write_table(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``cohort.csv`` whole, in the order of `rows`."""
+    with whole_file(out / TABLE) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(_plain, rows))
+
+
+def append_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to ``cohort.csv``, which is begun where there is none."""
+    if not (out / TABLE).is_file():
+        write_table(out, ())
+    stream = io.StringIO()
+    csv.DictWriter(stream, COLUMNS, lineterminator="\n").writerows(map(_plain, rows))
+    append_line(out / TABLE, stream.getvalue().removesuffix("\n"))
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as text; one row is one line."""
+    return {
+        key: " ".join(value.split()) if isinstance(value, str) and key != "study" else value
+        for key, value in row.items()
+    }
+
+
+def read_table(out: str | Path) -> list[dict[str, Any]]:
+    """The rows of ``cohort.csv``, worst first once the batch has ended: numbers as float, ``ood`` as bool, empty as None.
+
+    Raises
+    ------
+    RVQCError
+        There is no table, or it cannot be read.
+    """
+    path = Path(out) / TABLE
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(stream)]
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise RVQCError(f"{path} cannot be read as a table ({error}); run 'rvqc batch' again with --resume.") from error
+
+
+def _value(key: str, text: str | None) -> Any:
+    if not text:
+        return None
+    if key in _NUMBERS:
+        return float(text)
+    return text == "True" if key == "ood" else text

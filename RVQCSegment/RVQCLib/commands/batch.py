@@ -1,0 +1,94 @@
+"""`rvqc batch`: a folder of studies."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, say
+from RVQCLib.files import RVQCError
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands,
+        "batch",
+        run,
+        "Segment a folder of studies and judge every mask; one table and one page of all.",
+        "rvqc batch studies -o results --jobs 2",
+    )
+    parser.add_argument("folder", help="the folder of the studies")
+    parser.add_argument(
+        "-o", "--output", required=True, help="folder for the results, cohort.csv, cohort.html, run.json"
+    )
+    bundle_options(parser)
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep results whose images, bundle and options are unchanged",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, each with one thread")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="the i-th of n parts, for array jobs")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, instead of --jobs")
+    parser.add_argument(
+        "--fences",
+        default="reference",
+        choices=("reference", "cohort"),
+        help="which fences judge: those of the bundle, or those of these studies (from 20 stacks)",
+    )
+    parser.add_argument("--quantifier", default="paper", choices=("paper", "authors"), help="rule for OoD")
+    parser.add_argument("--candidates", action="store_true", help="write every candidate's mask too")
+    parser.add_argument("--only", nargs="+", metavar="STUDY", help="only these studies of the folder")
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        i, n = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no part; give i/n, such as 1/8") from error
+    return i, n
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.cohort import segment_cohort
+    from RVQCLib.quality import QCOptions
+
+    answer = segment_cohort(
+        args.folder,
+        bundle_path(args),
+        args.output,
+        options=QCOptions(fences=args.fences, quantifier=args.quantifier),
+        device=args.device,
+        jobs=args.jobs,
+        resume=args.resume,
+        part=args.part,
+        scheduler=args.scheduler,
+        candidates=args.candidates,
+        names=args.only,
+        allow=args.allow,
+        progress=Progress(),
+    )
+    if not args.json:
+        _say(answer, Path(args.output))
+    studies = answer["summary"]["studies"]
+    if studies["failed"] and studies["failed"] == answer["summary"]["n_studies"]:
+        raise RVQCError(
+            f"Not one of the {studies['failed']} studies could be segmented; cohort.csv in {args.output} says why."
+        )
+    return answer
+
+
+def _say(answer: dict[str, Any], out: Path) -> None:
+    summary = answer["summary"]
+    words = {"failed": "failed", "ood": "out of distribution", "look": "to look at", "trusted": "trusted"}
+    counts = ", ".join(
+        f"{n} {words[verdict]}" for verdict, n in summary["studies"].items() if n or verdict == "trusted"
+    )
+    say(f"{summary['n_studies']} studies, {summary['n_stacks']} stacks: {counts}")
+    for name, fences in answer["fences"].items():
+        say(f"{name.replace('_', ' ')}: {fences['note']}")
+    if answer["state"] != "done":
+        say(f"{answer['n_found'] - summary['n_studies']} studies of the folder are still to be done")
+    say(f"Worst first in {out / 'cohort.csv'}; open {out / 'cohort.html'}")

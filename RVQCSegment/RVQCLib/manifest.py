@@ -1,0 +1,212 @@
+"""The manifest of a batch: what every study was made from and what became of it, appended to as results come.
+
+``OUT/.run/part-1-of-1.jsonl`` is the journal, one line a study that was worked on; ``run.json`` is written from it. The
+last line of a study counts. Parts of an array job keep a journal each, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.dicom import series_files
+from RVQCLib.files import RVQCError, append_line, read_json, sha256, whole_file
+from RVQCLib.layouts import StudySource
+from RVQCLib.options import QCOptions
+
+RUN, JOURNALS = "run.json", ".run"
+
+log = logging.getLogger(__name__)
+
+
+def settings_hash(bundle_hash: str, options: QCOptions, candidates: bool) -> str:
+    """A hash of all but the images that a study's result depends on."""
+    content = [bundle_hash, options.to_json(), candidates]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def input_hashes(source: StudySource) -> list[dict[str, Any]]:
+    """What a study is read from: view, phase, frame of a cine, file and its SHA-256 (of a DICOM series, of all files).
+
+    Raises
+    ------
+    RVQCError
+        A file that the scan of the folder found is gone or cannot be read.
+    """
+    inputs = []
+    for (view, phase), entry in source.images.items():
+        path, frame = entry if isinstance(entry, tuple) else (entry, None)
+        try:
+            digest = _series_hash(path) if source.layout == "dicom" else sha256(path)
+        except OSError as error:
+            raise RVQCError(f"{path} was found but cannot be read now ({error.strerror}); restore it.") from error
+        inputs.append({"view": view, "phase": phase, "frame": frame, "file": str(path), "sha256": digest})
+    return inputs
+
+
+def _series_hash(path: Path) -> str:
+    return hashlib.sha256("".join(sha256(file) for file in series_files(path)).encode()).hexdigest()
+
+
+def same_inputs(ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether two lists of `input_hashes` name the same images, wherever they lie."""
+    keys = ("view", "phase", "frame", "sha256")
+    return [[entry[k] for k in keys] for entry in ours] == [[entry[k] for k in keys] for entry in theirs]
+
+
+def output_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every mask in a study's result folder. quality.json and the page may get the cohort's fences later."""
+    return {path.name: sha256(path) for path in sorted(folder.glob("*.nii.gz"))}
+
+
+def outputs_whole(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a study's result is as `record` says: its masks byte by byte, quality.json readable, the page there."""
+    try:
+        quality = read_json(folder / "quality.json")
+        return (
+            quality["bundle"] == record["bundle"]
+            and (folder / "report.html").is_file()
+            and output_hashes(folder) == record["outputs"]
+        )
+    except (RVQCError, OSError, KeyError, TypeError):
+        return False
+
+
+def discard(out: Path, study: str) -> None:
+    """Remove a study's result and what killed workers left of it."""
+    shutil.rmtree(out / study, ignore_errors=True)
+    discard_parts(out, study)
+
+
+def discard_parts(out: Path, study: str) -> None:
+    """Remove the half-written folders of a study that killed workers left (see `files.whole_folder`)."""
+    half = re.compile(rf"(\.old-)?\.part-{re.escape(study)}-[a-z0-9_]{{8}}")
+    for path in out.iterdir() if out.is_dir() else ():
+        if half.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class Journal:
+    """The records of all parts of a batch; only places in files are kept in memory, the records stay on the disk.
+
+    Parameters
+    ----------
+    settings
+        Records of other settings (`settings_hash`) are of another run and are passed over; None takes all.
+    """
+
+    def __init__(self, out: Path, part: tuple[int, int] = (1, 1), settings: str | None = None) -> None:
+        self._folder = out / JOURNALS
+        self._own = self._folder / f"part-{part[0]}-of-{part[1]}.jsonl"
+        self._settings = settings
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._places: dict[str, tuple[str, Path, int]] = {}
+        self.scan()
+
+    def scan(self) -> None:
+        """Find the records anew, those that other parts have written since among them."""
+        self._places.clear()
+        for path in sorted(self._folder.glob("part-*.jsonl")):
+            for offset, record in _records(path):
+                known = self._places.get(record["study"])
+                if self._settings in (None, record["settings"]) and (known is None or known[0] <= record["finished"]):
+                    self._places[record["study"]] = (record["finished"], path, offset)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write a record, and those that an earlier full disk kept waiting; on a full disk this one waits as well."""
+        self._waiting[record["study"]] = record
+        try:
+            self.flush()
+        except OSError as error:
+            log.warning("%s cannot be written (%s); records wait for it.", self._own, error.strerror or error)
+
+    def flush(self) -> None:
+        """Write the records that wait.
+
+        Raises
+        ------
+        OSError
+            They cannot be written.
+        """
+        for study, record in list(self._waiting.items()):
+            offset = append_line(self._own, json.dumps(record, allow_nan=False, ensure_ascii=False))
+            self._places[study] = (record["finished"], self._own, offset)
+            del self._waiting[study]
+
+    def find(self, study: str) -> dict[str, Any] | None:
+        """The last record of a study."""
+        if study in self._waiting:
+            return self._waiting[study]
+        if study not in self._places:
+            return None
+        _, path, offset = self._places[study]
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            return json.loads(stream.readline())
+
+    @property
+    def studies(self) -> list[str]:
+        """Names of the studies that have a record, sorted."""
+        return sorted({*self._places, *self._waiting})
+
+    def records(self, studies: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The last record of each of `studies`, by default of all by name, one at a time."""
+        for study in self.studies if studies is None else studies:
+            if (record := self.find(study)) is not None:
+                yield record
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Place and content of every whole line of a journal."""
+    offset = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                record = json.loads(line)
+                record["study"], record["settings"], record["finished"]
+                yield offset, record
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s has a torn line at byte %d; its study is done again.", path, offset)
+            offset += len(line)
+
+
+def write_run(out: Path, header: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``run.json``: the header and every study's record but its pictures, one at a time."""
+    with whole_file(out / RUN) as part, part.open("w", encoding="utf-8") as stream:
+        head = json.dumps(header, indent=1, allow_nan=False, ensure_ascii=False)
+        stream.write(head[: head.rindex("}")].rstrip() + ',\n "studies": [')
+        for number, record in enumerate(records):
+            slim = {**record, "stacks": [_without_picture(stack) for stack in record.get("stacks", ())]}
+            stream.write((",\n  " if number else "\n  ") + json.dumps(slim, allow_nan=False, ensure_ascii=False))
+        stream.write("\n ]\n}\n")
+
+
+def _without_picture(stack: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in stack.items() if key != "thumbnail"}
+
+
+def read_run(out: str | Path) -> dict[str, Any]:
+    """The manifest of a batch: what was asked, with which bundle, and under ``studies`` what became of every study.
+
+    While it runs, or after it was stopped hard, the studies are those that are done so far.
+
+    Raises
+    ------
+    RVQCError
+        `out` holds no batch, or its manifest cannot be read.
+    """
+    out = Path(out)
+    if not (out / RUN).is_file():
+        raise RVQCError(f"{out} holds no {RUN}; give the folder that 'rvqc batch' wrote to.")
+    run = read_json(out / RUN)
+    if run.get("state") == "running":
+        journal = Journal(out, settings=run["settings"])
+        slim = ({**r, "stacks": [_without_picture(s) for s in r.get("stacks", ())]} for r in journal.records())
+        run["studies"] = list(slim)
+    return run
