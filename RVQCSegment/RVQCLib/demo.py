@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from RVQCLib.bundle import load_bundle
-from RVQCLib.phantom import phantom_study
 from RVQCLib.pipeline import segment_study
 from RVQCLib.result import write_result
-from RVQCLib.shifts import shift_stack
-from RVQCLib.stack import Study
-
-SEED = 6
-
-
-def demo_studies(views: tuple[str, ...]) -> tuple[Study, Study]:
-    """A sound phantom study, and the same heart under heavy noise and ghosting."""
-    sound = phantom_study(SEED, views=views, name="sound")
-    spoilt = tuple(
-        shift_stack(shift_stack(stack, "ghosting", 5, seed=SEED), "noise", 5, seed=SEED) for stack in sound.stacks
-    )
-    return sound, replace(sound, name="spoilt", stacks=spoilt)
+from RVQCLib.samples import sample_studies
 
 
 def run_demo(
@@ -32,7 +18,7 @@ def run_demo(
     """Segment, judge and write both studies to `out`; returns the results as JSON and as text."""
     bundle = load_bundle(bundle_path)
     answers, lines = [], []
-    for study in demo_studies(bundle.views):
+    for study in sample_studies(bundle.views):
         result = segment_study(study, bundle, device=device, progress=progress)
         folder = write_result(result, out)
         answers.append(result.to_json())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from RVQCLib import charts, drawing
+from RVQCLib.function import Quantity, quantities
 from RVQCLib.study import LABELS, STRUCTURES, Stack
 
 VERDICTS = ("trusted", "look", "ood")  # from good to bad
-MYOCARDIUM_G_PER_ML = 1.05
 MARGIN_MM, LEAST_SIDE_MM, MOST_PIXELS = 14.0, 90.0, 192
 NOT_PROVENANCE = {"study", "stacks", "checks", "structures", "groups", "qc", "n_stacks", "n_studies", "title"}
 
@@ -251,36 +252,26 @@ def _shrink(pixels: np.ndarray) -> tuple[np.ndarray, int]:
 def _function(stacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Volumes, ejection fraction and myocardial mass from the stacks of SA, each with its worst verdict."""
     phases = {s["phase"]: s for s in stacks if s["view"] == "SA" and len(s["tiles"]) > 1}
+    if not phases:
+        return []
+    found = quantities({phase: {s: _volume(stack, s) for s in STRUCTURES} for phase, stack in phases.items()})
 
-    def entry(name: str, unit: str, amount: float | None, *used: str) -> dict[str, Any]:
-        verdict = max((phases[phase]["verdict"] for phase in used if phase in phases), key=VERDICTS.index, default=None)
-        missing = "needs ED and ES" if len(used) == 2 else f"needs {used[0]}"
-        return {"name": name, "unit": unit, "amount": amount, "verdict": verdict, "missing": missing}
+    def entry(quantity: Quantity) -> dict[str, Any]:
+        verdicts = [phases[phase]["verdict"] for phase in quantity.phases if phase in phases]
+        verdict = max(verdicts, key=VERDICTS.index, default=None)
+        return {**asdict(quantity), "verdict": verdict, "missing": quantity.missing}
 
-    lines = []
-    for structure in ("RV", "LV") if phases else ():
-        ed, es = _volume(phases.get("ED"), structure), _volume(phases.get("ES"), structure)
-        stroke = None if ed is None or es is None else ed - es
-        lines.append(
-            {
-                "structure": structure,
-                "quantities": [
-                    entry("End-diastolic volume", "ml", ed, "ED"),
-                    entry("End-systolic volume", "ml", es, "ES"),
-                    entry("Stroke volume", "ml", stroke, "ED", "ES"),
-                    entry(
-                        "Ejection fraction", "%", 100 * stroke / ed if stroke is not None and ed else None, "ED", "ES"
-                    ),
-                ],
-            }
-        )
-    if (wall := _volume(phases.get("ED"), "MYO")) is not None:
-        lines[1]["mass"] = entry("Myocardial mass at end-diastole", "g", MYOCARDIUM_G_PER_ML * wall, "ED")
+    lines: list[dict[str, Any]] = [
+        {"structure": structure, "quantities": [entry(q) for q in found if q.structure == structure]}
+        for structure in ("RV", "LV")
+    ]
+    if found[-1].amount is not None:
+        lines[1]["mass"] = entry(found[-1])
     return lines
 
 
-def _volume(stack: Mapping[str, Any] | None, structure: str) -> float | None:
-    volume = stack["structures"].get(structure, {}).get("volume_ml") if stack else None
+def _volume(stack: Mapping[str, Any], structure: str) -> float | None:
+    volume = stack["structures"].get(structure, {}).get("volume_ml")
     return volume if charts.finite(volume) else None
 
 

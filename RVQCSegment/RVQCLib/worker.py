@@ -4,6 +4,7 @@
     {"cancel": 1}                                                             stop it, whether it runs or waits
     {"id": 2, "job": "quit"}
 
+The first line of stdout is ``{"id": null, "event": "ready", "pid": …}``, so that who started it through a launcher can end it.
 Every answer names its job: ``{"id": 1, "event": …}`` as the engine reports progress, then either
 ``{"id": 1, "event": "result", "result": {…}}`` or ``{"id": 1, "event": "error", "kind", "message", "log"}``, where kind is
 ``input`` (the message is one sentence to show), ``cancelled`` or ``failed`` (the log is the traceback). Jobs run one after
@@ -49,6 +50,10 @@ class Worker:
         self._waiting: queue.Queue[_Job | None] = queue.Queue()
         self._jobs: dict[int, _Job] = {}
         self._opened = Opened()
+
+    def greet(self) -> None:
+        """Say that the process is there, and its number."""
+        self._say({"id": None, "event": "ready", "pid": os.getpid()})
 
     def listen(self, lines: Iterable[str]) -> None:
         """Queue the jobs in `lines` and pass on cancels, until the lines end or ``quit`` comes."""
@@ -141,6 +146,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     lines = os.fdopen(os.dup(sys.stdin.fileno()), "r", encoding="utf-8")
     worker = Worker(answers)
+    worker.greet()
 
     def listen() -> None:
         worker.listen(lines)

@@ -36,6 +36,7 @@ class Process:
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
+        assert self.next() == {"id": None, "event": "ready", "pid": self.process.pid}
 
     def _read(self) -> None:
         for line in self.process.stdout:

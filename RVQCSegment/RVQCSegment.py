@@ -1,0 +1,322 @@
+"""The panel: cardiac MR volumes to segmentations that somebody has accepted, with the QC in between.
+
+Research use only, not a medical device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+from RVQCLib.files import RVQCError
+from RVQCSlicerLib import overlays, review
+from RVQCSlicerLib.installer import install
+from RVQCSlicerLib.loading import load_study
+from RVQCSlicerLib.panel import Panel
+from RVQCSlicerLib.parameters import STACKS, Parameters
+from RVQCSlicerLib.process import Outcome, application_worker
+from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.run import Cine, Request, Run, run_and_wait, study_of
+from RVQCSlicerLib.sample_data import register
+from RVQCSlicerLib.scene import Transformed
+from RVQCSlicerLib.words import VERDICTS
+
+
+class RVQCSegment(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("RVQC Segment")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation"), "Cardiac"]
+        parent.dependencies = ["Terminologies", "Segmentations", "Sequences"]
+        parent.contributors = ["The RVQC developers"]
+        parent.helpText = _(
+            "Segments the right ventricle, the left ventricle and the myocardium in cine MR, and says of every mask, slice "
+            "by slice, how far it can be trusted. <b>Research use only, not a medical device.</b>"
+        )
+        parent.acknowledgementText = _("After Galati and Zuluaga, STACOM 2021.")
+        slicer.app.connect("startupCompleted()", self._on_started)
+
+    def _on_started(self) -> None:
+        terminologies = slicer.modules.terminologies.logic()
+        terminologies.LoadTerminologyFromFile(self.resourcePath("SegmentationCategoryTypeModifier-RVQC.term.json"))
+        register(self.resourcePath("Icons/RVQCSegment.png"))
+
+
+class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
+    """Runs QC without a panel; also for Python's console."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.worker = application_worker()
+
+    @property
+    def parameters(self) -> Parameters:
+        """What the panel remembers in the scene that is open now."""
+        return Parameters(self.getParameterNode())
+
+    def runQC(
+        self,
+        saED: Any = None,
+        saES: Any = None,
+        laED: Any = None,
+        laES: Any = None,
+        *,
+        saCine: Cine | None = None,
+        laCine: Cine | None = None,
+        bundle: str = "",
+        device: str = "auto",
+        name: str = "",
+        results: str = "",
+        wait: bool = True,
+        done: Callable[[Result | Outcome], None] | None = None,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Result | Run:
+        """Segment and judge the images of one study, and fill the scene with masks and what was said of them.
+
+        Parameters
+        ----------
+        saED, saES, laED, laES : Volume nodes, short and long axis, any of them.
+        saCine, laCine : Sequence nodes as `Cine`, in place of the volumes of a view.
+        bundle : Folder of a bundle, by default the shipped one.
+        name : Names the study; by default what the first volume's name begins with.
+        results : Folder to write to, by default RVQC among the user's documents.
+        wait : Return the `Result` when it is there; else return the `Run` at once, and call `done` later.
+
+        Raises
+        ------
+        RVQCError
+            A wrong input, or with `wait` a run that did not end well; one sentence.
+        """
+        volumes = dict(zip(STACKS, (saED, saES, laED, laES), strict=True))
+        cines = {view: cine for view, cine in (("SA", saCine), ("LA", laCine)) if cine is not None}
+        request = Request(
+            study=name or study_of([*volumes.values(), *(cine.sequence for cine in cines.values())]),
+            out=results or self.default_results(),
+            volumes={key: volume for key, volume in volumes.items() if volume is not None},
+            cines=cines,
+            bundle=bundle,
+            device=device,
+        )
+        if wait:
+            return run_and_wait(request, self.worker, progress or _nothing)
+        return Run(request, self.worker, done=done or _nothing, progress=progress or _nothing)
+
+    def runParameters(
+        self, done: Callable[[Result | Outcome], None], progress: Callable[[dict[str, Any]], None]
+    ) -> Run:
+        """Run what the panel has chosen; a cine stands for the volumes of its view. Raises as `runQC`."""
+        p = self.parameters
+        cines = {
+            view: Cine(p.cine(view), p.frame(f"{view}_ED"), p.frame(f"{view}_ES"))
+            for view in ("SA", "LA")
+            if p.cine(view)
+        }
+        volumes = [None if key[:2] in cines else p.volume(key) for key in STACKS]
+        return self.runQC(
+            *volumes, saCine=cines.get("SA"), laCine=cines.get("LA"), bundle=p.bundle, device=p.device, name=p.study,
+            results=p.results_folder, wait=False, done=done, progress=progress,
+        )  # fmt: skip
+
+    @staticmethod
+    def default_results() -> str:
+        """Where results go when no folder is named."""
+        return os.path.join(getattr(slicer.app, "defaultScenePath", "") or os.path.expanduser("~"), "RVQC")
+
+
+def _nothing(event: Any) -> None:
+    """What is called where nobody wants to be told."""
+
+
+class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Connects the parts of the panel with the logic; what a part looks like is in RVQCSlicerLib."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: RVQCSegmentLogic | None = None
+        self.panel: Panel | None = None
+        self._run: Run | None = None
+        self._open = self._checked = False
+
+    def setup(self) -> None:
+        """Build the panel; nothing is started, nothing heavy imported."""
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = RVQCSegmentLogic()
+        self.panel = Panel(self)
+        self.layout.addWidget(self.panel.widget)
+        self.layout.addStretch(1)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
+        self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
+        self.panel.refresh()
+
+    def cleanup(self) -> None:
+        """The module is unloaded or reloaded."""
+        self.onCancel()
+        self.panel.close()
+        self.removeObservers()
+        self.logic.worker.stop()
+
+    def enter(self) -> None:
+        """The panel is opened."""
+        self._open = True
+        self.panel.shortcuts.install()
+        self.panel.refresh()
+        if not self._checked and not slicer.app.testingEnabled():
+            self.onCheck()
+
+    def exit(self) -> None:
+        """Another module is opened: keys and, unless a run is going on, the worker's memory are given back."""
+        self._open = False
+        self.panel.shortcuts.remove()
+        if self._run is None:
+            self.logic.worker.stop()
+
+    def onCheck(self) -> None:
+        """Ask the worker what is there."""
+        self._checked = True
+        self.panel.setup.wait()
+        p = self.logic.parameters
+        self.logic.worker.submit("check", {"bundle": p.bundle or None, "device": p.device}, done=self._on_checked)
+
+    def onInstall(self) -> None:
+        """Install what is missing, after asking."""
+        self.logic.worker.stop()  # what it has open cannot be replaced everywhere
+        self._guarded(lambda: install(self.panel.setup.missing, self.resourcePath("requirements.txt")))
+        self.onCheck()
+
+    def onLoad(self, path: str) -> None:
+        """Load a study from the disk and choose its images."""
+        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            self._guarded(lambda: self.panel.inputs.take(load_study(path)))
+        finally:
+            qt.QApplication.restoreOverrideCursor()
+        self.panel.rest()
+
+    def onRun(self) -> None:
+        """Judge the chosen images."""
+        self.panel.message.clear()
+        try:
+            self._run = self.logic.runParameters(self._on_run_ended, self.panel.run.tell)
+        except Transformed as error:
+            moved = error.volumes
+            self.panel.message.say(str(error), offer="Harden and run", helps=lambda: self._harden_and_run(moved))
+        except RVQCError as error:
+            self.panel.message.say(str(error))
+        else:
+            self.panel.show_result(None)
+            self.panel.run.begin()
+
+    def onCancel(self) -> None:
+        """Stop the run, if there is one."""
+        if self._run is not None:
+            self._run.cancel()
+
+    def onDecide(self, kind: str) -> None:
+        """Take the reviewer's decision on the stack that is shown."""
+        result, key, p = self.panel.result, self.panel.key, self.logic.parameters
+        if result is None:
+            return
+        fallback = p.results_folder or self.logic.default_results()
+        if self._guarded(
+            lambda: review.decide(
+                result, key, kind, self.panel.review.decision, fallback=fallback, candidate=p.candidate
+            )
+        ):
+            self.panel.review.note.text = ""
+            self.panel.show_review()
+            self.panel.show_overlays()
+
+    def _on_run_ended(self, end: Result | Outcome) -> None:
+        self._run = None
+        self.panel.rest()
+        if isinstance(end, Outcome):
+            self.panel.message.say(end.message, log=end.log)
+        else:
+            self._take_frames(end)
+            self.logic.parameters.result = end.node
+            self.logic.parameters.stack = ""
+        self.panel.refresh()
+        if not self._open:
+            self.logic.worker.stop()
+
+    def _take_frames(self, result: Result) -> None:
+        for entry in result.quality["cine"]:
+            for phase in ("ed", "es"):
+                self.logic.parameters.set_frame(f"{entry['view']}_{phase.upper()}", entry[phase])
+
+    def _on_checked(self, outcome: Outcome) -> None:
+        self.panel.setup.show(outcome.result if outcome.kind == "result" else None)
+        if outcome.kind not in ("result", "cancelled"):
+            self.panel.message.say(outcome.message, log=outcome.log)
+
+    def _harden_and_run(self, volumes: tuple[Any, ...]) -> None:
+        for volume in volumes:
+            volume.HardenTransform()
+        self.onRun()
+
+    def _guarded(self, action: Callable[[], Any]) -> bool:
+        """Do `action`; what a user can mend becomes one sentence in the panel."""
+        try:
+            action()
+        except (RVQCError, OSError) as error:
+            self.panel.message.say(str(error))
+            return False
+        return True
+
+    def _on_scene_closing(self, caller: Any, event: Any) -> None:
+        if self._run is not None:
+            self._run.cancel("The scene was closed, so the QC run was stopped.")
+        self.panel.forget()
+
+    def _on_scene_changed(self, caller: Any, event: Any) -> None:
+        self.panel.refresh()
+
+
+class RVQCSegmentTest(ScriptedLoadableModuleTest):
+    """The self test: a phantom study through the whole panel. Where torch is missing, that this is one sentence."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear(0)
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_phantom()
+
+    def test_phantom(self) -> None:
+        from RVQCSlicerLib.sample_data import sound
+
+        loaded = sound()
+        logic = RVQCSegmentLogic()
+        try:
+            result = logic.runQC(saED=loaded.volumes["SA_ED"], name="self test", results=slicer.app.temporaryPath)
+        except RVQCError as error:
+            self.assertIn("is not installed", str(error))
+            self.delayDisplay(f"Skipped: {error}")
+            return
+        self.assertEqual(list(result.stacks), ["SA_ED"])
+        self.assertIn(result.stacks["SA_ED"]["verdict"], VERDICTS)
+        overlays.show(result, "SA_ED", reconstruction=True)
+        by = review.Decision("self test")
+        review.decide(result, "SA_ED", review.ACCEPTED, by, fallback=slicer.app.temporaryPath)
+        final = slicer.util.getNode("self test SA ED")
+        self.assertEqual(final.GetSegmentation().GetNumberOfSegments(), 3)
+        logic.worker.stop()
+        self.delayDisplay("The self test passed.")

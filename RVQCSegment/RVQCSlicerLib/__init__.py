@@ -1,0 +1,1 @@
+"""What both modules need of Slicer: scene and files, the worker process, overlays, review, and the parts of the panel."""

@@ -1,0 +1,76 @@
+"""The answer in three seconds: one banner for the study, with a sign, a colour and the reason in words."""
+
+from __future__ import annotations
+
+import os
+from html import escape
+
+import qt
+
+from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, short, worst
+
+MOST_REASONS = 4
+
+
+class Banner:
+    """The worst verdict of a result and why. `icons` is the folder of the verdicts' icons."""
+
+    def __init__(self, icons: str) -> None:
+        self._icons = icons
+        self.widget = qt.QFrame()
+        self.widget.objectName = "RVQCBanner"
+        self._icon, self._title, self._reasons = qt.QLabel(), qt.QLabel(), qt.QLabel()
+        self._title.objectName = "RVQCBannerTitle"
+        self._reasons.objectName = "RVQCBannerReasons"
+        self._reasons.wordWrap = True
+        row, words = qt.QHBoxLayout(self.widget), qt.QVBoxLayout()
+        row.addWidget(self._icon, 0, qt.Qt.AlignTop)
+        row.addLayout(words, 1)
+        words.addWidget(self._title)
+        words.addWidget(self._reasons)
+        self.show(None)
+
+    @property
+    def text(self) -> str:
+        """What can be read in it."""
+        return f"{self._title.text}\n{self._reasons.text}"
+
+    def show(self, result: Result | None) -> None:
+        """Show a result; without one the banner is not there."""
+        self.widget.visible = result is not None
+        if result is None:
+            return
+        verdict = worst([stack["verdict"] for stack in result.stacks.values()])
+        self._paint(VERDICTS.get(verdict, NOT_JUDGED))
+        self._title.text = f"{VERDICTS.get(verdict, NOT_JUDGED).title}: {result.study}"
+        lines = [*result.quality["checks"]]
+        lines += [f"{short(key)}: {_sentence(stack)}" for key, stack in _from_bad_to_good(result)]
+        more = len(lines) - MOST_REASONS
+        shown = lines[:MOST_REASONS] + ([f"and {more} more, see the table and the tiles below"] if more > 0 else [])
+        self._reasons.text = "<br>".join(map(escape, shown))
+        everything = [f"{short(key)}: {reason}" for key, stack in result.stacks.items() for reason in stack["reasons"]]
+        self.widget.toolTip = "\n".join(everything)
+
+    def _paint(self, verdict: Verdict) -> None:
+        self._icon.setPixmap(qt.QPixmap(os.path.join(self._icons, verdict.icon)))
+        self.widget.setStyleSheet(
+            f"#RVQCBanner {{ background: {verdict.wash}; border: 2px solid {verdict.line}; border-radius: 6px; }}"
+            f"#RVQCBannerTitle {{ color: {verdict.ink}; font-size: 17px; font-weight: 600; }}"
+            "#RVQCBannerReasons { color: #1b2530; }"
+        )
+
+
+def _from_bad_to_good(result: Result) -> list[tuple[str, dict]]:
+    order = list(VERDICTS)
+    return sorted(result.stacks.items(), key=lambda item: -order.index(item[1]["verdict"]))
+
+
+def _sentence(stack: dict) -> str:
+    """The first reason without its numbers, and how many slices are flagged."""
+    flagged = sum(entry["flag"] for entry in stack["slices"])
+    of = f"{flagged} of {len(stack['slices'])} slices flagged" if len(stack["slices"]) > 1 else ""
+    if not stack["reasons"]:
+        return "nothing unusual" + (f", {of}" if flagged and of else "")
+    reason = stack["reasons"][0].partition(" (")[0]
+    return f"{reason}{f'; {of}' if flagged and of else ''}"

@@ -1,0 +1,163 @@
+"""What is to be judged: volumes for every view and phase, cines, and the way to load a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ctk
+import qt
+import slicer
+
+from RVQCLib.stack import PHASES, VIEWS
+from RVQCSlicerLib.loading import Loaded
+from RVQCSlicerLib.parameters import STACKS, Parameters
+from RVQCSlicerLib.run import study_of
+from RVQCSlicerLib.words import PHASES as PHASE_WORDS
+from RVQCSlicerLib.words import VIEWS as VIEW_WORDS
+from RVQCSlicerLib.words import place
+
+_FIND = "find"
+
+
+class InputsBox:
+    """Selectors that write straight into the parameters.
+
+    Parameters
+    ----------
+    parameters : Gives the parameters of the scene that is open now.
+    changed : Is called after the user changed something.
+    load : Is called with the path of a study that the user wants to load.
+    """
+
+    def __init__(
+        self, parameters: Callable[[], Parameters], changed: Callable[[], None], load: Callable[[str], None]
+    ) -> None:
+        self._parameters, self._changed, self._load, self._updating = parameters, changed, load, False
+        self.widget = ctk.ctkCollapsibleButton()
+        self.widget.text = "Study"
+        form = qt.QFormLayout(self.widget)
+        self._add_loaders(form)
+        self.study = qt.QLineEdit()
+        self.study.objectName = "RVQCStudy"
+        self.study.placeholderText = "names the result, such as patient001"
+        self.study.connect("textEdited(QString)", self._on_study)
+        form.addRow("Name:", self.study)
+        self.volumes = {key: self._volume_selector(key) for key in STACKS}
+        for key, selector in self.volumes.items():
+            form.addRow(f"{place(key)}:", selector)
+        self.cines, self.frames = {}, {}
+        for view in VIEWS:
+            self._add_cine(form, view)
+
+    def show(self) -> None:
+        """Show what the parameters say."""
+        self._updating = True
+        parameters = self._parameters()
+        self.study.text = parameters.study
+        for key, selector in self.volumes.items():
+            selector.setCurrentNode(parameters.volume(key))
+        for view, selector in self.cines.items():
+            cine = parameters.cine(view)
+            selector.setCurrentNode(cine)
+            for phase in PHASES:
+                spin, frame = self.frames[f"{view}_{phase}"], parameters.frame(f"{view}_{phase}")
+                spin.enabled = cine is not None
+                spin.maximum = (
+                    cine.GetNumberOfDataNodes() if cine is not None and cine.IsA("vtkMRMLSequenceNode") else 0
+                )
+                spin.value = 0 if frame is None else frame + 1
+        self._updating = False
+
+    def take(self, loaded: Loaded) -> None:
+        """Choose everything that was loaded, and nothing else."""
+        parameters = self._parameters()
+        parameters.study = loaded.study
+        for key in STACKS:
+            parameters.choose("volume", key, loaded.volumes.get(key))
+            parameters.set_frame(key, None)
+        for view in VIEWS:
+            parameters.choose("cine", view, loaded.cines.get(view))
+        self.recognized.text = loaded.said
+        self.show()
+
+    def _add_loaders(self, form: qt.QFormLayout) -> None:
+        row = qt.QHBoxLayout()
+        folder, file = qt.QPushButton("Load study folder…"), qt.QPushButton("Load file…")
+        folder.objectName, file.objectName = "RVQCLoadFolder", "RVQCLoadFile"
+        folder.toolTip = "A folder in the layout of M&Ms-2 or ACDC, a plain folder, or a DICOM series"
+        file.toolTip = "One stack or a 4-D cine: NIfTI, NRRD, MetaImage, DICOM"
+        folder.connect("clicked(bool)", self._on_folder)
+        file.connect("clicked(bool)", self._on_file)
+        row.addWidget(folder)
+        row.addWidget(file)
+        self.recognized = qt.QLabel("Load a study, or choose volumes that are in the scene.")
+        self.recognized.objectName = "RVQCRecognized"
+        self.recognized.wordWrap = True
+        form.addRow(row)
+        form.addRow(self.recognized)
+
+    def _selector(self, kind: str, name: str, words: str) -> slicer.qMRMLNodeComboBox:
+        selector = slicer.qMRMLNodeComboBox()
+        selector.objectName = name
+        selector.nodeTypes = [kind]
+        selector.noneEnabled = True
+        selector.addEnabled = False
+        selector.removeEnabled = False
+        selector.renameEnabled = False
+        selector.showChildNodeTypes = False  # no label maps, no colour images
+        selector.setMRMLScene(slicer.mrmlScene)
+        selector.toolTip = words
+        return selector
+
+    def _volume_selector(self, key: str) -> slicer.qMRMLNodeComboBox:
+        selector = self._selector("vtkMRMLScalarVolumeNode", f"RVQCVolume_{key}", f"The image of {place(key).lower()}")
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node, name=key: self._on_node("volume", name, node))
+        return selector
+
+    def _add_cine(self, form: qt.QFormLayout, view: str) -> None:
+        words = "A sequence of all frames, instead of the volumes; ED and ES are found from the volume curve, or chosen"
+        selector = self._selector("vtkMRMLSequenceNode", f"RVQCCine_{view}", words)
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node, name=view: self._on_node("cine", name, node))
+        row = qt.QHBoxLayout()
+        row.addWidget(selector, 1)
+        for phase in PHASES:
+            spin = qt.QSpinBox()
+            spin.objectName = f"RVQCFrame_{view}_{phase}"
+            spin.minimum, spin.specialValueText = 0, _FIND
+            spin.toolTip = f"Frame of {PHASE_WORDS[phase]}, from 1; “{_FIND}” has it found"
+            spin.connect("valueChanged(int)", lambda value, name=f"{view}_{phase}": self._on_frame(name, value))
+            row.addWidget(qt.QLabel(phase))
+            row.addWidget(spin)
+            self.frames[f"{view}_{phase}"] = spin
+        self.cines[view] = selector
+        form.addRow(f"{VIEW_WORDS[view]}, cine:", row)
+
+    def _on_study(self, text: str) -> None:
+        self._parameters().study = text
+        self._changed()
+
+    def _on_node(self, role: str, key: str, node: slicer.vtkMRMLNode | None) -> None:
+        if self._updating:
+            return
+        parameters = self._parameters()
+        parameters.choose(role, key, node)
+        if not parameters.study and node is not None:
+            parameters.study = study_of([node])
+        self.show()
+        self._changed()
+
+    def _on_frame(self, key: str, value: int) -> None:
+        if not self._updating:
+            self._parameters().set_frame(key, value - 1 if value else None)
+            self._changed()
+
+    def _on_folder(self, checked: bool) -> None:
+        self._load_if_chosen(qt.QFileDialog.getExistingDirectory(self.widget, "A study's folder", ""))
+
+    def _on_file(self, checked: bool) -> None:
+        chosen = qt.QFileDialog.getOpenFileName(self.widget, "An image or a cine", "")
+        self._load_if_chosen(chosen[0] if isinstance(chosen, tuple) else chosen)
+
+    def _load_if_chosen(self, path: str) -> None:
+        if path:
+            self._load(path)

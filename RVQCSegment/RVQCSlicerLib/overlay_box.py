@@ -1,0 +1,74 @@
+"""Switches for what lies over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+
+from RVQCSlicerLib.parameters import Parameters
+from RVQCSlicerLib.results import Result
+
+
+class OverlayBox:
+    """Mask, reconstruction, difference, and whose mask. `changed` is called when the user switches anything.
+
+    Parameters
+    ----------
+    parameters : Gives the parameters of the scene that is open now.
+    """
+
+    def __init__(self, parameters: Callable[[], Parameters], changed: Callable[[], None]) -> None:
+        self._parameters, self._changed, self._updating = parameters, changed, False
+        self.widget = qt.QWidget()
+        layout = qt.QHBoxLayout(self.widget)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.mask = self._switch("Mask", "The outline of every structure (key 1)")
+        self.reconstruction = self._switch("Reconstruction", "What the QC module makes of the mask, in white (key 2)")
+        self.difference = self._switch("Difference", "Where mask and reconstruction differ, in yellow (key 3)")
+        self.candidate = qt.QComboBox()
+        self.candidate.objectName = "RVQCCandidate"
+        self.candidate.toolTip = "Whose mask is shown, and accepted"
+        self.candidate.connect("currentIndexChanged(int)", self._on_candidate)
+        for switch in (self.mask, self.reconstruction, self.difference, self.candidate):
+            layout.addWidget(switch)
+        layout.addStretch(1)
+
+    def show(self, result: Result | None, key: str) -> None:
+        """Offer the candidates of a stack, and show what is switched on."""
+        self._updating = True
+        parameters = self._parameters()
+        self.widget.enabled = result is not None
+        self.candidate.clear()
+        if result is not None:
+            stack = result.stacks[key]
+            taken = " + ".join(str(index + 1) for index in stack["selected"])
+            self.candidate.addItem(f"selected mask (candidate {taken})")
+            for number, candidate in enumerate(stack["candidates"], start=1):
+                self.candidate.addItem(f"candidate {number} ({candidate['network']})")
+            self.candidate.currentIndex = parameters.candidate
+        self.mask.checked = parameters.show_mask
+        self.reconstruction.checked = parameters.show_reconstruction
+        self.difference.checked = parameters.show_difference
+        self._updating = False
+
+    def _switch(self, text: str, words: str) -> qt.QCheckBox:
+        box = qt.QCheckBox(text)
+        box.objectName = f"RVQCShow{text}"
+        box.toolTip = words
+        box.connect("toggled(bool)", self._on_switched)
+        return box
+
+    def _on_switched(self, checked: bool) -> None:
+        if self._updating:
+            return
+        parameters = self._parameters()
+        parameters.show_mask = self.mask.checked
+        parameters.show_reconstruction = self.reconstruction.checked
+        parameters.show_difference = self.difference.checked
+        self._changed()
+
+    def _on_candidate(self, index: int) -> None:
+        if not self._updating and index >= 0:
+            self._parameters().candidate = index
+            self._changed()

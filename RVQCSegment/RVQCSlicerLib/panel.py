@@ -1,0 +1,221 @@
+"""The parts of the panel in their order, and what they show of the scene."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ctk
+import qt
+import slicer
+
+from RVQCSlicerLib import overlays, review
+from RVQCSlicerLib.banner import Banner
+from RVQCSlicerLib.function_box import FunctionBox
+from RVQCSlicerLib.inputs import InputsBox
+from RVQCSlicerLib.message import MessageBar
+from RVQCSlicerLib.overlay_box import OverlayBox
+from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.review_box import BUTTONS, ReviewBox
+from RVQCSlicerLib.run_box import RunBox
+from RVQCSlicerLib.setup_row import SetupRow
+from RVQCSlicerLib.shortcuts import Shortcuts
+from RVQCSlicerLib.strip import SliceStrip
+from RVQCSlicerLib.table import QualityTable
+from RVQCSlicerLib.viewer import StackViewer
+
+RESEARCH = "Research use only. RVQC is not a medical device; a clinician reviews every mask."
+EDIT_PAUSE_MS = 400
+"""How long after the last edit of a final segmentation its state is looked at again."""
+
+
+class Panel:
+    """Everything that can be seen. `host` is the module's widget: it has the logic and takes the clicks."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+        self.result: Result | None = None
+        self.key = ""
+        parameters = lambda: host.logic.parameters  # noqa: E731
+        self.inputs = InputsBox(parameters, self.rest, host.onLoad)
+        self.setup = SetupRow(host.onCheck, host.onInstall)
+        self.run = RunBox(parameters, host.onRun, host.onCancel)
+        self.message = MessageBar()
+        self.banner = Banner(os.path.dirname(host.resourcePath("Icons/RVQCSegment.png")))
+        self.strip = SliceStrip(self.show_stack, self.go_to)
+        self.overlay = OverlayBox(parameters, self.show_overlays)
+        self.table = QualityTable(self.show_stack)
+        self.review = ReviewBox(parameters, host.onDecide, self._on_edit)
+        self.function = FunctionBox()
+        self.viewer = StackViewer(self.strip.mark)
+        self.shortcuts = Shortcuts(self._keys())
+        self._watched: list[tuple[slicer.vtkMRMLNode, int]] = []
+        self._edits = qt.QTimer()
+        self._edits.setSingleShot(True)
+        self._edits.setInterval(EDIT_PAUSE_MS)
+        self._edits.connect("timeout()", self._on_edited)
+        self.widget = self._assembled()
+
+    def refresh(self) -> None:
+        """Show what the scene holds now."""
+        parameters = self._host.logic.parameters
+        self.inputs.show()
+        self.run.show()
+        self.rest()
+        node = parameters.result
+        if node is None:
+            self.show_result(None)
+        elif self.result is None or self.result.node is not node:
+            self.show_result(Result(node))
+
+    def rest(self) -> None:
+        """Run QC is possible as soon as there is an image and a name, and nothing is running."""
+        if self._host.logic.worker.occupied:
+            return
+        parameters = self._host.logic.parameters
+        chosen = any(parameters.volume(key) for key in self.inputs.volumes)
+        chosen = chosen or any(parameters.cine(view) for view in self.inputs.cines)
+        self.run.rest(ready=bool(chosen and parameters.study.strip()))
+
+    def show_result(self, result: Result | None) -> None:
+        """Show a result: the stack that was looked at last, at first the worst."""
+        self.result = result
+        self.banner.show(result)
+        self.table.show(result)
+        self.results.visible = result is not None
+        if result is None:
+            self.key = ""
+            self.viewer.release()
+            self._unwatch()
+            self.strip.show(None, "")
+            return
+        last = self._host.logic.parameters.stack
+        self.show_stack(last if last in result.stacks else self._worst())
+
+    def show_stack(self, key: str) -> None:
+        """Bring up a stack: its slices, its overlays, its image in the view of the acquisition plane."""
+        parameters = self._host.logic.parameters
+        if key != self.key:
+            parameters.candidate = 0 if self.key else parameters.candidate
+        self.key = parameters.stack = key
+        self.strip.show(self.result, key)
+        self.overlay.show(self.result, key)
+        volume = self.result.get("volume", key)
+        if volume is not None:
+            self.viewer.show(volume)
+        self.show_overlays()
+        self.show_review()
+        flagged = self.strip.next_flagged(1)
+        slices = self.result.stacks[key]["slices"]
+        first = slices[0]["flag"]
+        self.go_to(0 if first else flagged if flagged is not None else len(slices) // 2)
+
+    def go_to(self, index: int) -> None:
+        """Show a slice."""
+        self.viewer.go_to(index)
+        self.strip.mark(index)
+
+    def show_overlays(self) -> None:
+        """Show what is switched on."""
+        if self.result is None:
+            return
+        p = self._host.logic.parameters
+        overlays.show(
+            self.result, self.key, mask=p.show_mask, reconstruction=p.show_reconstruction, difference=p.show_difference,
+            candidate=p.candidate,
+        )  # fmt: skip
+
+    def show_review(self) -> None:
+        """Show how the review stands, and what follows from what was accepted."""
+        result = self.result
+        if result is None:
+            return
+        editable = result.get("accepted", self.key) is not None
+        self.review.show(self.key, review.state_words(result, self.key), editable=editable)
+        self.function.show(review.function_of(result))
+        self._watch()
+
+    def forget(self) -> None:
+        """Let go of every node: the scene is about to close."""
+        self.show_result(None)
+
+    def close(self) -> None:
+        """The panel goes."""
+        self.shortcuts.remove()
+        self._edits.stop()
+        self.forget()
+
+    def _assembled(self) -> qt.QWidget:
+        widget = qt.QWidget()
+        column = qt.QVBoxLayout(widget)
+        column.setContentsMargins(0, 0, 0, 0)
+        self.results = qt.QWidget()
+        inner = qt.QVBoxLayout(self.results)
+        inner.setContentsMargins(0, 0, 0, 0)
+        for part in (self.inputs, self.setup, self.run, self.message, self.banner):
+            column.addWidget(part.widget)
+        column.addWidget(self.results)
+        for title, part in (
+            ("Slices", self.strip), ("", self.overlay), ("Numbers", self.table), ("Review", self.review),
+            ("Accepted", self.function),
+        ):  # fmt: skip
+            inner.addWidget(_framed(title, part.widget) if title in ("Numbers", "Review") else part.widget)
+        research = qt.QLabel(RESEARCH)
+        research.wordWrap = True
+        research.setStyleSheet("color: #566270;")
+        column.addWidget(research)
+        return widget
+
+    def _keys(self) -> dict[str, Any]:
+        keys = {keys: lambda name=kind: self._host.onDecide(name) for kind, (_, keys, _) in BUTTONS.items()}
+        keys |= {".": lambda: self._flagged(1), ",": lambda: self._flagged(-1)}
+        switches = (self.overlay.mask, self.overlay.reconstruction, self.overlay.difference)
+        return keys | {str(n): lambda box=box: box.click() for n, box in enumerate(switches, start=1)}
+
+    def _flagged(self, step: int) -> None:
+        index = self.strip.next_flagged(step)
+        if self.result is not None and index is not None:
+            self.go_to(index)
+
+    def _worst(self) -> str:
+        order = ("ood", "look", "trusted")
+        return min(self.result.stacks, key=lambda key: order.index(self.result.stacks[key]["verdict"]))
+
+    def _on_edit(self) -> None:
+        from RVQCSlicerLib.editor import open_editor
+
+        if self.result is not None:
+            self._host._guarded(lambda: open_editor(self.result, self.key))
+
+    def _watch(self) -> None:
+        """Notice edits of final segmentations."""
+        self._unwatch()
+        for key in self.result.stacks:
+            if (final := self.result.get("accepted", key)) is not None:
+                for event in (
+                    slicer.vtkSegmentation.SourceRepresentationModified,
+                    slicer.vtkSegmentation.SegmentRemoved,
+                ):
+                    tag = final.AddObserver(event, lambda caller, event: self._edits.start())
+                    self._watched.append((final, tag))
+
+    def _unwatch(self) -> None:
+        for node, tag in self._watched:
+            node.RemoveObserver(tag)
+        self._watched = []
+
+    def _on_edited(self) -> None:
+        if self.result is None:
+            return
+        for key in self.result.stacks:
+            if review.is_edited(self.result, key):
+                review.mark_edited(self.result, key)
+        self.show_review()
+
+
+def _framed(title: str, inner: qt.QWidget) -> qt.QWidget:
+    box = ctk.ctkCollapsibleButton()
+    box.text = title
+    layout = qt.QVBoxLayout(box)
+    layout.addWidget(inner)
+    return box

@@ -1,0 +1,88 @@
+"""A study's result as the scene holds it: one text node with quality.json that refers to the nodes of every stack.
+
+Saved with the scene, it brings everything back: what was said, the overlays, what was accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import slicer
+
+ATTRIBUTE = "RVQC.Study"
+_ROLES = ("volume", "overlay", "accepted")
+
+
+class Result:
+    """A view of the text node `node`; nodes of a stack are None where they are not there (any more)."""
+
+    def __init__(self, node: slicer.vtkMRMLTextNode) -> None:
+        self.node = node
+
+    @staticmethod
+    def create(quality: dict[str, Any], folder: str, images: dict[str, str]) -> Result:
+        """A new result in the scene. `folder` is where it was written, `images` the SHA-256 of every stack's image."""
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{quality['study']} quality")
+        node.SetEncoding(node.VTK_ENCODING_UTF8)
+        node.SetText(json.dumps(quality, ensure_ascii=False))
+        node.SetAttribute(ATTRIBUTE, quality["study"])
+        node.SetAttribute("RVQC.Folder", folder)
+        for key, digest in images.items():
+            node.SetAttribute(f"RVQC.Image.{key}", digest)
+        return Result(node)
+
+    @cached_property
+    def quality(self) -> dict[str, Any]:
+        """The content of quality.json."""
+        return json.loads(self.node.GetText())
+
+    @cached_property
+    def stacks(self) -> dict[str, dict[str, Any]]:
+        """The judgement of every stack by its key, such as "SA_ED"."""
+        return {f"{stack['view']}_{stack['phase']}": stack for stack in self.quality["stacks"]}
+
+    @property
+    def study(self) -> str:
+        """The study's name."""
+        return self.quality["study"]
+
+    @property
+    def folder(self) -> str:
+        """Where the engine wrote it."""
+        return self.node.GetAttribute("RVQC.Folder") or ""
+
+    def image_sha256(self, key: str) -> str:
+        """The hash of the image that was judged."""
+        return self.node.GetAttribute(f"RVQC.Image.{key}") or ""
+
+    def get(self, role: str, key: str) -> slicer.vtkMRMLNode | None:
+        """The node of a stack in a `role`: "volume", "overlay" or "accepted"."""
+        return self.node.GetNodeReference(f"RVQC.{role}.{key}")
+
+    def set(self, role: str, key: str, node: slicer.vtkMRMLNode) -> None:
+        """Remember a node of a stack."""
+        self.node.SetNodeReferenceID(f"RVQC.{role}.{key}", node.GetID())
+
+    def decision(self, key: str) -> dict[str, str]:
+        """The last review of a stack as JSON; empty where there is none."""
+        return json.loads(self.node.GetAttribute(f"RVQC.Decision.{key}") or "{}")
+
+    def decide(self, key: str, review: dict[str, str]) -> None:
+        """Remember the last review of a stack."""
+        self.node.SetAttribute(f"RVQC.Decision.{key}", json.dumps(review))
+
+    def own_nodes(self) -> Iterator[slicer.vtkMRMLNode]:
+        """The overlays and the text itself: what a new run of the same study replaces. Accepted masks are the user's."""
+        for key in self.stacks:
+            if (overlay := self.get("overlay", key)) is not None:
+                yield overlay
+        yield self.node
+
+
+def results_in_scene() -> list[Result]:
+    """All results, in the order of the scene."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLTextNode")
+    return [Result(node) for node in nodes if node.GetAttribute(ATTRIBUTE)]

@@ -1,0 +1,42 @@
+"""Long work on the main thread, cut into steps between which the application lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import qt
+
+
+class Steps:
+    """Runs the parts of an iterator one after the other from the event loop.
+
+    Parameters
+    ----------
+    done : Is called once with None, or with the exception that ended the work; not at all after `stop`.
+    """
+
+    def __init__(self, work: Iterator[None], done: Callable[[Exception | None], None]) -> None:
+        self._work: Iterator[None] | None = work
+        self._done = done
+        qt.QTimer.singleShot(0, self._next)
+
+    def stop(self) -> None:
+        """Do no further step; the iterator is closed, so that its `finally` parts run."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
+
+    def _next(self) -> None:
+        if self._work is None:
+            return
+        error: Exception | None = None
+        try:
+            next(self._work)
+        except StopIteration:
+            self._work = None
+        except Exception as caught:
+            self._work, error = None, caught
+        if self._work is not None:
+            qt.QTimer.singleShot(0, self._next)
+        else:
+            self._done(error)

@@ -1,0 +1,131 @@
+"""The slice strip: which stack, and one tile a slice, coloured and signed by its flag; a click goes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+
+from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, place, short
+
+COLUMNS = 10
+_OUTSIDE = Verdict("No heart seen", "\N{MIDDLE DOT}", "#566270", "#f5f7f9", "#c3cad2", "")
+
+
+class SliceStrip:
+    """Buttons for the stacks of a result and tiles for the slices of one.
+
+    Parameters
+    ----------
+    stack_chosen, slice_chosen : Are called with a stack's key and a slice's index when the user clicks.
+    """
+
+    def __init__(self, stack_chosen: Callable[[str], None], slice_chosen: Callable[[int], None]) -> None:
+        self._stack_chosen, self._slice_chosen = stack_chosen, slice_chosen
+        self.widget = qt.QWidget()
+        layout = qt.QVBoxLayout(self.widget)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._tabs, self._grid = qt.QHBoxLayout(), qt.QGridLayout()
+        self._grid.setSpacing(3)
+        self._said = qt.QLabel()
+        self._said.wordWrap = True
+        self._said.objectName = "RVQCSliceReasons"
+        for part in (self._tabs, self._grid):
+            layout.addLayout(part)
+        layout.addWidget(self._said)
+        self.stack_buttons: dict[str, qt.QPushButton] = {}
+        self.tiles: list[qt.QPushButton] = []
+        self._slices: list[dict] = []
+        self._current = -1
+
+    @property
+    def current(self) -> int:
+        """Index of the slice that is shown, -1 for none."""
+        return self._current
+
+    @property
+    def reasons(self) -> str:
+        """What is said of the slice that is shown."""
+        return self._said.text
+
+    def show(self, result: Result | None, key: str) -> None:
+        """Show the stacks of `result` and the slices of stack `key`."""
+        for button in [*self.stack_buttons.values(), *self.tiles]:
+            button.hide()
+            button.deleteLater()
+        self.stack_buttons, self.tiles, self._slices, self._current = {}, [], [], -1
+        self.widget.visible = result is not None
+        if result is None:
+            return
+        for name, stack in result.stacks.items():
+            self._add_stack(name, stack, chosen=name == key)
+        self._slices = result.stacks[key]["slices"]
+        for entry in self._slices:
+            self._add_tile(entry)
+        self.mark(0)
+
+    def mark(self, index: int) -> None:
+        """Show that slice `index` is the one in view, and what was said of it."""
+        if not 0 <= index < len(self.tiles):
+            return
+        if 0 <= self._current < len(self.tiles):
+            self.tiles[self._current].checked = False
+        self._current = index
+        self.tiles[index].checked = True
+        entry = self._slices[index]
+        self._said.text = f"Slice {index + 1} of {len(self._slices)}{_position(entry)}: {'; '.join(entry['reasons']) or 'nothing unusual'}"
+
+    def next_flagged(self, step: int) -> int | None:
+        """Index of the next flagged slice in direction `step` (1 or -1), around the end; None without any."""
+        flagged = [entry["index"] for entry in self._slices if entry["flag"]]
+        if not flagged:
+            return None
+        if step > 0:
+            return next((index for index in flagged if index > self._current), flagged[0])
+        return next((index for index in reversed(flagged) if index < self._current), flagged[-1])
+
+    def _add_stack(self, key: str, stack: dict, *, chosen: bool) -> None:
+        verdict = VERDICTS.get(stack["verdict"], NOT_JUDGED)
+        button = qt.QPushButton(f"{verdict.sign} {short(key)}")
+        button.objectName = f"RVQCStack_{key}"
+        button.checkable = True
+        button.checked = chosen
+        button.toolTip = f"{place(key)}: {verdict.title.lower()}"
+        button.setStyleSheet(_style(verdict))
+        button.connect("clicked(bool)", lambda checked, name=key: self._stack_chosen(name))
+        self._tabs.addWidget(button)
+        self.stack_buttons[key] = button
+
+    def _add_tile(self, entry: dict) -> None:
+        state = _state(entry)
+        tile = qt.QPushButton(f"{entry['index'] + 1}\n{state.sign}")
+        tile.objectName = f"RVQCSlice_{entry['index']}"
+        tile.checkable = True
+        tile.setFixedHeight(42)
+        tile.minimumWidth = 26
+        reasons = "\n".join(entry["reasons"]) or "nothing unusual"
+        tile.toolTip = f"Slice {entry['index'] + 1}{_position(entry)}\n{reasons}"
+        tile.setStyleSheet(_style(state))
+        tile.connect("clicked(bool)", lambda checked, index=entry["index"]: self._slice_chosen(index))
+        self._grid.addWidget(tile, entry["index"] // COLUMNS, entry["index"] % COLUMNS)
+        self.tiles.append(tile)
+
+
+def _state(entry: dict) -> Verdict:
+    if entry["flag"]:
+        return VERDICTS["look"]
+    return VERDICTS["trusted"] if entry.get("position") else _OUTSIDE
+
+
+def _position(entry: dict) -> str:
+    return f" ({entry['position']})" if entry.get("position") else ""
+
+
+def _style(verdict: Verdict) -> str:
+    return (
+        f"QPushButton {{ color: {verdict.ink}; background: {verdict.wash}; border: 1px solid {verdict.line};"
+        " border-radius: 4px; padding: 3px; font-weight: 600; }"
+        f"QPushButton:checked {{ border: 3px solid {verdict.ink}; }}"
+        f"QPushButton:focus {{ border: 3px solid {verdict.ink}; }}"
+    )
