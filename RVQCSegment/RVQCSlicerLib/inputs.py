@@ -44,10 +44,15 @@ class InputsBox:
         form.addRow("Name:", self.study)
         self.volumes = {key: self._volume_selector(key) for key in STACKS}
         for key, selector in self.volumes.items():
-            form.addRow(f"{place(key)}:", selector)
+            form.addRow(f"{VIEW_WORDS[key[:2]]} {key[3:]}:", selector)
         self.cines, self.frames = {}, {}
+        self.cine_box = ctk.ctkCollapsibleButton()
+        self.cine_box.text = "Cines, instead of ED and ES"
+        inner = qt.QFormLayout(self.cine_box)
         for view in VIEWS:
-            self._add_cine(form, view)
+            self._add_cine(inner, view)
+        self.cine_box.collapsed = True
+        form.addRow(self.cine_box)
 
     def show(self) -> None:
         """Show what the parameters say."""
@@ -56,6 +61,8 @@ class InputsBox:
         self.study.text = parameters.study
         for key, selector in self.volumes.items():
             selector.setCurrentNode(parameters.volume(key))
+        if any(parameters.cine(view) for view in VIEWS):
+            self.cine_box.collapsed = False
         for view, selector in self.cines.items():
             cine = parameters.cine(view)
             selector.setCurrentNode(cine)
@@ -119,18 +126,18 @@ class InputsBox:
         selector = self._selector("vtkMRMLSequenceNode", f"RVQCCine_{view}", words)
         selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node, name=view: self._on_node("cine", name, node))
         row = qt.QHBoxLayout()
-        row.addWidget(selector, 1)
         for phase in PHASES:
             spin = qt.QSpinBox()
             spin.objectName = f"RVQCFrame_{view}_{phase}"
             spin.minimum, spin.specialValueText = 0, _FIND
             spin.toolTip = f"Frame of {PHASE_WORDS[phase]}, from 1; “{_FIND}” has it found"
             spin.connect("valueChanged(int)", lambda value, name=f"{view}_{phase}": self._on_frame(name, value))
-            row.addWidget(qt.QLabel(phase))
-            row.addWidget(spin)
+            row.addWidget(qt.QLabel(f"{phase} frame"))
+            row.addWidget(spin, 1)
             self.frames[f"{view}_{phase}"] = spin
         self.cines[view] = selector
-        form.addRow(f"{VIEW_WORDS[view]}, cine:", row)
+        form.addRow(f"{VIEW_WORDS[view]} cine:", selector)
+        form.addRow(row)
 
     def _on_study(self, text: str) -> None:
         self._parameters().study = text
@@ -151,10 +158,10 @@ class InputsBox:
             self._parameters().set_frame(key, value - 1 if value else None)
             self._changed()
 
-    def _on_folder(self, checked: bool) -> None:
+    def _on_folder(self, checked: bool = False) -> None:
         self._load_if_chosen(qt.QFileDialog.getExistingDirectory(self.widget, "A study's folder", ""))
 
-    def _on_file(self, checked: bool) -> None:
+    def _on_file(self, checked: bool = False) -> None:
         chosen = qt.QFileDialog.getOpenFileName(self.widget, "An image or a cine", "")
         self._load_if_chosen(chosen[0] if isinstance(chosen, tuple) else chosen)
 

@@ -26,7 +26,7 @@ class MessageBar:
         self.show_log.objectName, self.help.objectName = "RVQCShowLog", "RVQCHelp"
         self.show_log.connect("clicked(bool)", self._on_log)
         self.help.connect("clicked(bool)", self._on_help)
-        self.close.connect("clicked(bool)", lambda checked: self.clear())
+        self.close.connect("clicked(bool)", lambda checked=False: self.clear())
         column.addWidget(self.sentence)
         column.addLayout(row)
         column.addWidget(self.log)
@@ -54,10 +54,10 @@ class MessageBar:
         self.sentence.text = ""
         self.widget.visible = False
 
-    def _on_log(self, checked: bool) -> None:
+    def _on_log(self, checked: bool = False) -> None:
         self.log.visible = not self.log.visible
 
-    def _on_help(self, checked: bool) -> None:
+    def _on_help(self, checked: bool = False) -> None:
         helps = self._offered
         self.clear()
         if helps is not None:

@@ -21,8 +21,8 @@ class OverlayBox:
     def __init__(self, parameters: Callable[[], Parameters], changed: Callable[[], None]) -> None:
         self._parameters, self._changed, self._updating = parameters, changed, False
         self.widget = qt.QWidget()
-        layout = qt.QHBoxLayout(self.widget)
-        layout.setContentsMargins(0, 0, 0, 0)
+        column, row = qt.QVBoxLayout(self.widget), qt.QHBoxLayout()
+        column.setContentsMargins(0, 0, 0, 0)
         self.mask = self._switch("Mask", "The outline of every structure (key 1)")
         self.reconstruction = self._switch("Reconstruction", "What the QC module makes of the mask, in white (key 2)")
         self.difference = self._switch("Difference", "Where mask and reconstruction differ, in yellow (key 3)")
@@ -30,9 +30,11 @@ class OverlayBox:
         self.candidate.objectName = "RVQCCandidate"
         self.candidate.toolTip = "Whose mask is shown, and accepted"
         self.candidate.connect("currentIndexChanged(int)", self._on_candidate)
-        for switch in (self.mask, self.reconstruction, self.difference, self.candidate):
-            layout.addWidget(switch)
-        layout.addStretch(1)
+        for switch in (self.mask, self.reconstruction, self.difference):
+            row.addWidget(switch)
+        row.addStretch(1)
+        column.addLayout(row)
+        column.addWidget(self.candidate)
 
     def show(self, result: Result | None, key: str) -> None:
         """Offer the candidates of a stack, and show what is switched on."""

@@ -122,3 +122,13 @@ def show(
         for index in range(segmentation.GetNumberOfSegments()):
             name = segmentation.GetNthSegmentID(index)
             display.SetSegmentVisibility(name, name in wanted)
+
+
+def heart_centre(result: Result, key: str) -> tuple[float, float, float] | None:
+    """The middle in RAS of the first structure, LV first, that the selected mask has; None where it is empty."""
+    node = result.get("overlay", key)
+    for name in ("LV", "MYO", "RV") if node is not None else ():
+        centre = node.GetSegmentCenterRAS(layer(0) + name)
+        if centre is not None:
+            return tuple(centre)
+    return None

@@ -102,7 +102,7 @@ class Panel:
         self.overlay.show(self.result, key)
         volume = self.result.get("volume", key)
         if volume is not None:
-            self.viewer.show(volume)
+            self.viewer.show(volume, overlays.heart_centre(self.result, key))
         self.show_overlays()
         self.show_review()
         flagged = self.strip.next_flagged(1)

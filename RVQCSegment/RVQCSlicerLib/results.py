@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import slicer
+import vtk
 
 ATTRIBUTE = "RVQC.Study"
 _ROLES = ("volume", "overlay", "accepted")
@@ -26,7 +27,7 @@ class Result:
     def create(quality: dict[str, Any], folder: str, images: dict[str, str]) -> Result:
         """A new result in the scene. `folder` is where it was written, `images` the SHA-256 of every stack's image."""
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{quality['study']} quality")
-        node.SetEncoding(node.VTK_ENCODING_UTF8)
+        node.SetEncoding(vtk.VTK_ENCODING_UTF_8)
         node.SetText(json.dumps(quality, ensure_ascii=False))
         node.SetAttribute(ATTRIBUTE, quality["study"])
         node.SetAttribute("RVQC.Folder", folder)

@@ -44,16 +44,15 @@ class ReviewBox:
             button = qt.QPushButton(text)
             button.objectName = f"RVQCDecide_{text.replace(' ', '')}"
             button.toolTip = f"{words} ({keys})"
-            button.connect("clicked(bool)", lambda checked, name=kind: self._decided(name))
+            button.connect("clicked(bool)", lambda checked=False, name=kind: self._decided(name))
             row.addWidget(button)
             self.buttons[kind] = button
         self.edit = qt.QPushButton("Open in Segment Editor")
-        self.edit.connect("clicked(bool)", lambda checked: edit())
-        row.addWidget(self.edit)
-        form.addRow("Reviewer:", self.reviewer)
-        form.addRow("Note:", self.note)
-        form.addRow(row)
-        form.addRow(self.state)
+        self.edit.connect("clicked(bool)", lambda checked=False: edit())
+        for words, field in (("Reviewer:", self.reviewer), ("Note:", self.note)):
+            form.addRow(words, field)
+        for part in (row, self.state, self.edit):
+            form.addRow(part)
 
     @property
     def decision(self) -> Decision:

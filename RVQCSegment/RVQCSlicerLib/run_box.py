@@ -33,8 +33,8 @@ class RunBox:
         self.run, self.cancel = qt.QPushButton("Run QC"), qt.QPushButton("Cancel")
         self.run.objectName, self.cancel.objectName = "RVQCRun", "RVQCCancel"
         self.run.setStyleSheet("font-weight: 600; padding: 6px;")
-        self.run.connect("clicked(bool)", lambda checked: run())
-        self.cancel.connect("clicked(bool)", lambda checked: cancel())
+        self.run.connect("clicked(bool)", lambda checked=False: run())
+        self.cancel.connect("clicked(bool)", lambda checked=False: cancel())
         self.bar, self.said = qt.QProgressBar(), qt.QLabel()
         self.said.objectName = "RVQCProgress"
         row = qt.QHBoxLayout()

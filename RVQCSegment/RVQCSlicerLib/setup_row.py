@@ -15,8 +15,8 @@ class SetupRow:
 
     def __init__(self, check: Callable[[], None], install: Callable[[], None]) -> None:
         self.widget = qt.QWidget()
-        row = qt.QHBoxLayout(self.widget)
-        row.setContentsMargins(0, 0, 0, 0)
+        column, row = qt.QVBoxLayout(self.widget), qt.QHBoxLayout()
+        column.setContentsMargins(0, 0, 0, 0)
         self.said = qt.QLabel(_UNKNOWN)
         self.said.objectName = "RVQCSetup"
         self.said.wordWrap = True
@@ -24,11 +24,12 @@ class SetupRow:
         self.check.objectName, self.install.objectName = "RVQCCheck", "RVQCInstall"
         self.check.toolTip = "Look at torch, the device and the bundle in the worker process"
         self.install.toolTip = "torch by the PyTorch extension, the rest by pip; you are asked first"
-        self.check.connect("clicked(bool)", lambda checked: check())
-        self.install.connect("clicked(bool)", lambda checked: install())
+        self.check.connect("clicked(bool)", lambda checked=False: check())
+        self.install.connect("clicked(bool)", lambda checked=False: install())
         row.addWidget(self.said, 1)
         row.addWidget(self.check)
-        row.addWidget(self.install)
+        column.addLayout(row)
+        column.addWidget(self.install)
         self.install.visible = False
         self.missing: list[str] = []
 

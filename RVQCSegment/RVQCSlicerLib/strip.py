@@ -9,7 +9,7 @@ import qt
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, place, short
 
-COLUMNS = 10
+COLUMNS = 8
 _OUTSIDE = Verdict("No heart seen", "\N{MIDDLE DOT}", "#566270", "#f5f7f9", "#c3cad2", "")
 
 
@@ -93,7 +93,7 @@ class SliceStrip:
         button.checked = chosen
         button.toolTip = f"{place(key)}: {verdict.title.lower()}"
         button.setStyleSheet(_style(verdict))
-        button.connect("clicked(bool)", lambda checked, name=key: self._stack_chosen(name))
+        button.connect("clicked(bool)", lambda checked=False, name=key: self._stack_chosen(name))
         self._tabs.addWidget(button)
         self.stack_buttons[key] = button
 
@@ -107,7 +107,7 @@ class SliceStrip:
         reasons = "\n".join(entry["reasons"]) or "nothing unusual"
         tile.toolTip = f"Slice {entry['index'] + 1}{_position(entry)}\n{reasons}"
         tile.setStyleSheet(_style(state))
-        tile.connect("clicked(bool)", lambda checked, index=entry["index"]: self._slice_chosen(index))
+        tile.connect("clicked(bool)", lambda checked=False, index=entry["index"]: self._slice_chosen(index))
         self._grid.addWidget(tile, entry["index"] // COLUMNS, entry["index"] % COLUMNS)
         self.tiles.append(tile)
 

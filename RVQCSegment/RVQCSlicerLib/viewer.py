@@ -15,8 +15,8 @@ _LAYOUTS = {
     "Yellow": slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpYellowSliceView,
     "Green": slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpGreenSliceView,
 }
-_ALONG = 0.99
-"""Cosine between a view's normal and the slice axis from which on the view shows acquired slices."""
+HEART_MM = 170.0
+"""What a view shows of the image around a heart."""
 
 
 class StackViewer:
@@ -33,14 +33,18 @@ class StackViewer:
         self._slice: slicer.vtkMRMLSliceNode | None = None
         self._observation = 0
         self._index = -1
+        self._brought_up = ""
 
     @property
     def view_name(self) -> str:
         """The layout name of the view that is used ("Red", …), "" while there is none."""
         return self._slice.GetLayoutName() if self._slice is not None else ""
 
-    def show(self, volume: slicer.vtkMRMLVolumeNode) -> None:
-        """Put `volume` behind everything, turn the slice views into its planes, and bring up the acquired one."""
+    def show(self, volume: slicer.vtkMRMLVolumeNode, heart: tuple[float, float, float] | None = None) -> None:
+        """Put `volume` behind everything, turn the slice views into its planes, and bring up the acquired one.
+
+        With `heart`, its centre in RAS, the view comes closer.
+        """
         self.release()
         slicer.util.setSliceViewerLayers(background=volume, foreground=None, label=None)
         self._volume = volume
@@ -48,6 +52,8 @@ class StackViewer:
         self._slice = logic.GetSliceNode()
         self._bring_up(self._slice.GetLayoutName())
         logic.FitSliceToAll()
+        if heart is not None:
+            self._come_closer(heart)
         self._observation = self._slice.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
 
     def release(self) -> None:
@@ -85,15 +91,18 @@ class StackViewer:
         return best
 
     def _bring_up(self, name: str) -> None:
-        """Make sure that the view can be seen: a layout with it stays, else it gets the window for itself."""
+        """Give the view the window for itself, once: a layout that the user chooses afterwards stays."""
         manager = slicer.app.layoutManager()
-        if manager is not None and self._hidden(manager, name):
+        if manager is not None and self._brought_up != name:
+            self._brought_up = name
             manager.setLayout(_LAYOUTS[name])
 
-    @staticmethod
-    def _hidden(manager, name: str) -> bool:
-        widget = manager.sliceWidget(name)
-        return widget is None or not widget.visible
+    def _come_closer(self, heart: tuple[float, float, float]) -> None:
+        width, height, depth = self._slice.GetFieldOfView()
+        nearer = HEART_MM / min(width, height)
+        if nearer < 1:
+            self._slice.SetFieldOfView(width * nearer, height * nearer, depth)
+            self._slice.JumpSliceByCentering(*heart)
 
     def _on_modified(self, caller, event) -> None:
         index = self._index_shown()

@@ -138,6 +138,21 @@ def test_opening_the_command_costs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ENGINE.parent, check=False).returncode == 0
 
 
+PANEL = sorted([*REPOSITORY.glob("RVQC*/RVQC*.py"), *(ENGINE.parent / "RVQCSlicerLib").glob("*.py")])
+LIGHT_ROOMS = {"files", "stack", "reviews", "function"}
+"""What the panel may use of the engine when Slicer starts; everything else is imported on a click, or in the worker."""
+
+
+@pytest.mark.parametrize("path", PANEL, ids=lambda path: path.stem)
+def test_the_panel_starts_without_torch_and_without_the_workers_code(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    everywhere, at_start = imports(ast.walk(tree)), imports(executed_at_import(tree))
+    assert not {"torch", "safetensors"} & roots(everywhere)
+    assert not {"SimpleITK", "jinja2"} & roots(at_start)
+    assert {name.split(".")[1] for name in at_start if name.startswith("RVQCLib.")} <= LIGHT_ROOMS
+    assert not {"worker", "jobs", "pipeline", "inference", "networks"} & rooms_used(tree)
+
+
 @pytest.mark.parametrize("path", sorted(ENGINE.parent.rglob("*.py")), ids=lambda path: path.stem)
 def test_a_file_is_a_room_not_a_hall(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
