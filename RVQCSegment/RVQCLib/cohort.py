@@ -252,6 +252,7 @@ class _Batch:
 
     def _mark_removed(self, chosen: Sequence[StudySource]) -> None:
         """Name the studies whose results somebody removed while the batch ran."""
+        self.journal.scan()
         for source in chosen:
             record = self.journal.find(source.name)
             there = (self.setup.out / source.name / "quality.json").is_file()

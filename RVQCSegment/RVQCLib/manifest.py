@@ -146,9 +146,13 @@ class Journal:
         if study not in self._places:
             return None
         _, path, offset = self._places[study]
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            return json.loads(stream.readline())
+        try:
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                record = json.loads(stream.readline())
+        except (OSError, ValueError):  # somebody removed the journal, and another was begun
+            return None
+        return record if isinstance(record, dict) and record.get("study") == study else None
 
     @property
     def studies(self) -> list[str]:
