@@ -22,7 +22,8 @@ from RVQCLib.files import RVQCError, whole_file
 from RVQCLib.phantom_anatomy import DISEASES, Anatomy, Beat, beat, heart_frame, make_anatomy
 from RVQCLib.phantom_planes import Scene, set_scene
 from RVQCLib.phantom_scanner import Contrast, blur, expose, random_contrast, signal_tables
-from RVQCLib.phantom_tissues import label_heart, paint_body, paint_heart
+from RVQCLib.phantom_tissues import clutter, label_heart, paint_body, paint_heart
+from RVQCLib.phantom_variety import vary
 from RVQCLib.study import LABELS, VIEWS, Stack, Study, write_mask
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,11 @@ def _pieces(mask: np.ndarray) -> np.ndarray:
 
 
 def _bodies(scene: Scene, view: str) -> list[np.ndarray]:
-    plane = scene.planes[view]
-    return [paint_body(plane.points(offset), scene.anatomy, scene.rough[view]) for offset in SLABS]
+    plane, rough = scene.planes[view], scene.rough[view]
+    bodies = [paint_body(plane.points(offset), scene.anatomy, rough) for offset in SLABS]
+    for body in bodies if scene.clutter > 0 else ():
+        clutter(body, rough, scene.clutter, np.random.default_rng([scene.seed, 7]))
+    return bodies
 
 
 def _image(scene: Scene, view: str, now: Beat, contrast: Contrast, bodies: list[np.ndarray], moment: int) -> np.ndarray:
@@ -107,6 +111,8 @@ class Options(TypedDict, total=False):
     strength: float  # 1 unless given
     spacing: Sequence[float]  # mm between columns, rows and slices; (1.4, 1.4), and 8 to 10 drawn, unless given
     size: tuple[int, int]  # rows, columns; (208, 208) unless given
+    warp: float  # mm by which smooth fields bend what the planes show, image and labels alike; 0 unless given
+    clutter: float  # 0..1, how much of the body around the heart is something else; 0 unless given
     oblique: bool  # False turns the patient so that the short axis' rows and columns lie along the LPS axes
 
 
@@ -122,6 +128,8 @@ def _prepare(
     strength: float = 1.0,
     spacing: Sequence[float] = (1.4, 1.4),
     size: tuple[int, int] = (208, 208),
+    warp: float = 0.0,
+    clutter: float = 0.0,
     oblique: bool = True,
 ) -> tuple[Scene, Contrast]:
     if not views or set(views) - set(VIEWS):
@@ -129,7 +137,8 @@ def _prepare(
     if anatomy is None:
         anatomy = make_anatomy(np.random.default_rng([seed, 0]), dilated_rv=dilated_rv, disease=disease, spread=spread)
     contrast = contrast or random_contrast(np.random.default_rng([seed, 5]), strength)
-    return set_scene(seed, anatomy, views, spacing=spacing, size=size, oblique=oblique, spread=spread), contrast
+    scene = set_scene(seed, anatomy, views, spacing=spacing, size=size, oblique=oblique, spread=spread, warp=warp)
+    return replace(scene, clutter=clutter), contrast
 
 
 def phantom_study(
@@ -195,6 +204,7 @@ def write_phantom(
     views: Sequence[str] = VIEWS,
     labelled: int | None = None,
     cine_frames: int = 0,
+    variety: float = 0.0,
     **options: Unpack[Options],
 ) -> list[Path]:
     """Write `n` studies in the layout of M&Ms-2 (with dataset_information.csv) or of ACDC; return their folders.
@@ -205,6 +215,7 @@ def write_phantom(
     diseases : dealt out in turn; `dilated_rv` or `disease` among the options gives every patient the same.
     labelled : how many of the studies, the first ones, get label files; None for all.
     cine_frames : frames of a ``_CINE`` file of each view (M&Ms-2 only); 0 for none.
+    variety : above 0, options of each patient are drawn by `phantom_variety.vary` with this strength.
     options : as in `phantom_study`. The patient is that of the seed ``seed * 100003 + number``.
 
     Raises
@@ -222,6 +233,8 @@ def write_phantom(
     for number in range(1, n + 1):
         person = {"disease": diseases[(number - 1) % len(diseases)], **options}
         own_seed, name = seed * 100_003 + number, f"{number:03d}" if layout == "mnms2" else f"patient{number:03d}"
+        if variety > 0:
+            person |= vary(own_seed, person["disease"], variety)
         study = phantom_study(own_seed, name=name, views=views if layout == "mnms2" else ("SA",), **person)
         if labelled is not None and number > labelled:
             study = replace(study, labels=())

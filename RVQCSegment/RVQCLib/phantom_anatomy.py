@@ -49,17 +49,22 @@ class Anatomy:
     rv_corner: float = 1.3  # how square the acute margin is: 0 round, 2 square
     rv_egg: float = 0.3  # how much wider it is below than at the outflow
     rv_drift: float = 16.0  # how much lower the crescent lies at the apex than at the base
+    rv_taper: float = 1.5  # how late it narrows towards the apex: 1 is a cone
+    rv_waist: float = 0.10  # how much narrower it is at the tricuspid annulus
     rv_ejection: float = 0.56
     rv_wall: float = 3.0
     atrium: float = 1.0  # size of both atria
+    atria: tuple[float, float] = (1.0, 1.0)  # of the left and of the right one beside that
     base_tilt: tuple[float, float] = (0.0, 0.03)  # slope of the mitral plane along x and y
     papillary: float = 5.0  # radius; 0 for none
     trabeculae: float = 1.0
     epicardial_fat: float = 3.0
+    effusion: float = 0.0  # thickness of the fluid in the pericardium
     position: tuple[float, float, float] = (26.0, 0.0, 0.0)  # of the mitral annulus, LPS
     axis: tuple[float, float] = (42.0, 25.0)  # the long axis' angle to the left-right line and to the horizontal plane
     roll: float = 0.0
     torso: tuple[float, float] = (166.0, 108.0)  # half width, half depth
+    mediastinum: tuple[float, float] = (24.0, 5.0)  # half width of the fat behind the sternum, and its unevenness
     chest_gap: float = 6.0  # between the heart and the inside of the chest wall
     body_fat: float = 10.0
     chest_wall: float = 15.0
@@ -273,9 +278,9 @@ def _rv_distance(now: Beat, x, y, z) -> tuple[np.ndarray, np.ndarray]:
     septum = (now.radius + now.wall) * np.sqrt(
         np.clip(1 - ((z - now.centre) / (now.half + 0.5 * now.wall)) ** 2, 0.02, 1)
     )
-    taper = 1 - s * np.sqrt(s)
+    taper = 1 - s * np.sqrt(s) if a.rv_taper == 1.5 else 1 - s ** np.float32(a.rv_taper)
     narrow = s * (1 / 0.12)
-    width = a.rv_width * now.rv_scale * taper * (1 - 0.10 / (1 + narrow * narrow)) + 0.5
+    width = a.rv_width * now.rv_scale * taper * (1 - a.rv_waist / (1 + narrow * narrow)) + 0.5
     height = a.rv_height * (0.55 + 0.45 * now.rv_scale) * (1 - 0.55 * s * s) + 1e-3
     inside = 0.2 * septum
     v = (y - (a.rv_drift * (s - 0.35))) / height

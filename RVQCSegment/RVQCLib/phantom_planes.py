@@ -25,6 +25,7 @@ class Plane:
     axes: np.ndarray  # rows: mm steps in LPS of one column, one row, one slice
     shape: tuple[int, int, int]
     breath: np.ndarray  # (slices, 3) mm by which each breath hold missed
+    bend: np.ndarray | None = None  # (2, slices, rows, columns) pixels by which rows and columns are displaced
 
     def points(
         self, offset: float = 0.0, frame: tuple[np.ndarray, np.ndarray] | None = None, window=EVERYWHERE
@@ -35,10 +36,13 @@ class Plane:
         start = (self.origin - zero + self.breath) @ rotation.T + (np.arange(self.shape[0])[:, None] + offset) * through
         rows, columns = (np.arange(n)[w][:, None] for n, w in zip(self.shape[1:], window, strict=True))
         in_rows, in_columns = rows * row, columns * column
-        return tuple(
-            (start[:, k, None, None] + in_rows[None, :, k, None] + in_columns[None, None, :, k]).astype(np.float32)
-            for k in range(3)
-        )
+        straight = [
+            start[:, k, None, None] + in_rows[None, :, k, None] + in_columns[None, None, :, k] for k in range(3)
+        ]
+        if self.bend is not None:
+            down, along = (field[:, *window] for field in self.bend)
+            straight = [line + down * row[k] + along * column[k] for k, line in enumerate(straight)]
+        return tuple(line.astype(np.float32) for line in straight)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Scene:
     planes: dict[str, Plane]
     rough: dict[str, Roughness]
     seed: int
+    clutter: float = 0.0
 
     def window(self, view: str) -> tuple[slice, slice]:
         """The rows and columns that can show the heart."""
@@ -71,6 +76,7 @@ def set_scene(
     size: tuple[int, int],
     oblique: bool,
     spread: float,
+    warp: float = 0.0,
 ) -> Scene:
     """Plan the views of a patient; the options are those of `phantom.phantom_study`."""
     rng = np.random.default_rng([seed, 1])
@@ -84,14 +90,28 @@ def set_scene(
         turn = np.stack([column, row, np.cross(column, row)])
     planes, rough = {}, {}
     for view in views:
-        origin, axes, shape, breath = short if view == "SA" else _four_chamber(anatomy, spacing, size, *wander["LA"])
+        origin, axes, shape, breath = (
+            short if view == "SA" else _four_chamber(anatomy, spacing, size, *wander["LA"], spread)
+        )
         lengths = np.round(np.linalg.norm(axes, axis=1), 9)
         direction = (turn @ (axes / lengths[:, None]).T).ravel()
         geometry = Geometry(tuple(map(float, turn @ origin)), tuple(map(float, lengths)), tuple(map(float, direction)))
-        planes[view] = Plane(view, geometry, origin, axes, shape, breath)
+        bend = _bend(np.random.default_rng([seed, 6, VIEWS.index(view)]), shape, spacing, warp) if warp > 0 else None
+        planes[view] = Plane(view, geometry, origin, axes, shape, breath, bend)
         textures = np.random.default_rng([seed, 2, VIEWS.index(view)])
         rough[view] = Roughness(*(smooth_field(textures, shape, spacing, scale) for scale in (3.0, 8.0, 35.0)))
     return Scene(anatomy, planes, rough, seed)
+
+
+def _bend(rng: np.random.Generator, shape: tuple[int, int, int], spacing, warp: float) -> np.ndarray:
+    """Smooth displacements in the plane, large ones of large structures: no analytic body keeps its outline."""
+    displacement = [
+        sum(
+            part * smooth_field(rng, shape, spacing, scale) for part, scale in ((1.0, 80.0), (0.45, 34.0), (0.15, 14.0))
+        )
+        for _ in range(2)
+    ]
+    return np.stack([warp * field / mm for field, mm in zip(displacement, spacing[1::-1], strict=True)])
 
 
 def _short_axis(anatomy: Anatomy, spacing, size, wander, chance, breath):
@@ -109,12 +129,14 @@ def _short_axis(anatomy: Anatomy, spacing, size, wander, chance, breath):
     return origin, axes, (slices, *size), breath[:slices]
 
 
-def _four_chamber(anatomy: Anatomy, spacing, size, wander, chance):
+def _four_chamber(anatomy: Anatomy, spacing, size, wander, chance, spread):
     """One slice through the long axis and the RV, a few degrees and millimetres off as in practice; anterior is up."""
     frame, heart = heart_frame(anatomy)
     turn = np.deg2rad(15 + 9 * wander[0])  # towards the acute margin, where the RV is widest
     across = np.cos(turn) * frame[0] + np.sin(turn) * frame[1]
     normal = np.cross(frame[2], across)
+    normal += np.tan(np.deg2rad(4 * spread * (2 * chance[1] - 1))) * frame[2]  # past the apex, or through the outflow
+    normal /= np.linalg.norm(normal)
     column = np.array([1.0, 0, 0]) - normal[0] * normal
     column /= np.linalg.norm(column)
     row = np.cross(normal, column)
@@ -124,6 +146,6 @@ def _four_chamber(anatomy: Anatomy, spacing, size, wander, chance):
     through = np.cross(column, row)
     axes = np.stack([column * spacing[0], row * spacing[1], through * spacing[2]])
     centre = heart + frame[2] * (22 + 15 * wander[1]) + across * (14 + 15 * wander[2])
-    centre = centre + through * 4 * (2 * chance[0] - 1)
+    centre = centre + through * 4 * max(spread, 1.0) * (2 * chance[0] - 1)
     origin = centre - 0.5 * (size[1] - 1) * axes[0] - 0.5 * (size[0] - 1) * axes[1]
     return origin, axes, (1, *size), np.zeros((1, 3))

@@ -36,6 +36,7 @@ class Contrast:
     banding: float = 0.0  # depth of the off-resonance bands
     ink: bool = True  # fat and water cancel where they share a voxel, the black outline of balanced SSFP
     gain: float = 1.0
+    truncation: float = 1.0  # part of the spatial frequencies that was measured; the rest is zero filling
 
 
 def random_contrast(rng: np.random.Generator, strength: float = 1.0) -> Contrast:
@@ -170,4 +171,15 @@ def expose(
     down, across = (np.linspace(1, -1, n, dtype=np.float32) for n in shape[1:])
     image *= contrast.gain * np.exp(contrast.bias * (0.35 * receive + 0.7 * across + 0.4 * down[:, None]))
     channels = noise.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(contrast.gain * contrast.noise)
+    if contrast.truncation < 1:
+        return np.abs(truncate(image + channels[0] + 1j * channels[1], contrast.truncation)).astype(np.float32)
     return np.hypot(image + channels[0], channels[1]).astype(np.float32)
+
+
+def truncate(image: np.ndarray, part: float) -> np.ndarray:
+    """A complex image (slices, rows, columns) without its highest spatial frequencies, as zero filling leaves it."""
+    spectrum = np.fft.fft2(image)
+    for axis in (1, 2):
+        far = np.abs(np.fft.fftfreq(image.shape[axis])) > 0.5 * part
+        spectrum[(slice(None),) * axis + (far,)] = 0
+    return np.fft.ifft2(spectrum)

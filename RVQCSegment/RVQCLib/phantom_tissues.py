@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from RVQCLib.phantom_anatomy import (
+    AIR,
     BONE,
     CONTENT,
     FAT,
@@ -20,6 +21,7 @@ from RVQCLib.phantom_anatomy import (
     SKIN,
     SPLEEN,
     STOMACH,
+    TISSUES,
     VALVE,
     VESSEL,
     Anatomy,
@@ -78,20 +80,35 @@ def paint_body(p: Points, anatomy: Anatomy, rough: Roughness) -> np.ndarray:
     tissue[(cavity > -1.5) & (cavity < 0)] = FAT
     tissue[(np.abs(x) < 15) & (front < 0) & (cavity > -13) & (cavity < -2) & (z > -75)] = BONE
     inside = cavity > 0
-    _paint_chest(tissue, p, inside, rough, middle)
+    _paint_chest(tissue, p, inside, rough, middle, anatomy.mediastinum)
     _paint_abdomen(tissue, p, inside, anatomy, rough)
     _paint_spine_and_arms(tissue, p, anatomy, middle)
     _paint_vessels(tissue, p, anatomy, middle)
     return tissue
 
 
-def _paint_chest(tissue: np.ndarray, p: Points, inside: np.ndarray, rough: Roughness, middle: float) -> None:
+def clutter(tissue: np.ndarray, rough: Roughness, part: float, rng: np.random.Generator) -> None:
+    """Make the body strange: `part` of its tissues stand for others, and blobs of other tissues lie in it.
+
+    Changes `tissue`, which has no heart yet. The same generator state does the same to every slab of a slice.
+    """
+    kinds = np.arange(TISSUES, dtype=np.uint8)
+    swapped = (rng.random(TISSUES) < part) & (kinds != AIR)
+    kinds[swapped] = rng.integers(SKIN, CONTENT + 1, TISSUES)[swapped]
+    tissue[:] = kinds[tissue]
+    for field in (rough.coarse, -rough.coarse, rough.middle, -rough.middle):
+        tissue[(field > 2.4 - 1.6 * part * rng.random()) & (tissue != AIR)] = rng.integers(SKIN, CONTENT + 1)
+
+
+def _paint_chest(
+    tissue: np.ndarray, p: Points, inside: np.ndarray, rough: Roughness, middle: float, width: tuple[float, float]
+) -> None:
     x, y, _z = p
     tissue[inside] = LUNG
     # vessels branch from the hilum: thicker and denser near it
     hilum = np.exp(-(((np.abs(x) - 35) / 50) ** 2) - ((y - middle - 10) / 55) ** 2)
     tissue[inside & (rough.fine > 2.55 - 0.75 * hilum)] = VESSEL
-    broad = 24 + (y - middle) * np.float32(0.15) - 5 * rough.coarse  # narrow behind the sternum
+    broad = width[0] + (y - middle) * np.float32(0.15) - width[1] * rough.coarse  # narrow behind the sternum
     mediastinum = (np.abs(x - 4) < broad) & (np.abs(y - middle) < 85)
     tissue[inside & mediastinum] = FAT
 
@@ -239,17 +256,20 @@ def _paint_coat(tissue, p, now, rough, epi, rv, fraction) -> None:
     # the grooves at the two insertions hold more of it
     thick = a.epicardial_fat * (0.5 + 0.8 * rough.coarse + 1.5 * (np.abs(epi - free) < 6) + 0.5 * (x > 40))
     soft = (tissue != MUSCLE) & (tissue != BONE)
-    tissue[(around < np.maximum(thick, 0) + 1.6) & soft] = MUSCLE
+    fluid = np.maximum(thick, 0) + a.effusion * (0.7 + 0.5 * rough.coarse)
+    tissue[(around < np.maximum(thick, fluid if a.effusion > 0 else 0) + 1.6) & soft] = MUSCLE
+    if a.effusion > 0:
+        tissue[(around < fluid) & soft] = FLUID
     tissue[(around < thick) & soft] = FAT
 
 
 def _paint_atria(tissue, p, now, epi, depth, fraction) -> None:
-    size = now.anatomy.atrium
-    back = -66.0 * size
-    for x0, y0, radius, front, height, beyond in (
-        (-2.0, 5.0, 28.0, now.base + 10, 30.0, depth < 0),
-        (47.0, 10.0, 27.0, now.base + 14, 30.0, fraction < 0),
+    for own, x0, y0, radius, front, height, beyond in (
+        (now.anatomy.atria[0], -2.0, 5.0, 28.0, now.base + 10, 30.0, depth < 0),
+        (now.anatomy.atria[1], 47.0, 10.0, 27.0, now.base + 14, 30.0, fraction < 0),
     ):
+        size = now.anatomy.atrium * own
+        back = -66.0 * size
         grow = size * (1 + 0.08 * now.activation)
         centre, half = 0.5 * (front + back), 0.5 * (front - back)
         level = np.sqrt(_ellipsoid(p, (x0, y0, centre), (radius * grow, height * grow, half))) + np.float32(1e-3)
