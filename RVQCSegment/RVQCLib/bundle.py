@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,11 @@ class Bundle:
     def views(self) -> tuple[str, ...]:
         """The views it can segment."""
         return tuple(self.description["views"])
+
+    @property
+    def cautions(self) -> dict[str, str]:
+        """By view, what a user must know before trusting its masks; no entry where there is nothing to say."""
+        return {view: part["caution"] for view, part in self.description["views"].items() if part.get("caution")}
 
     def models(self, view: str, device: str) -> ViewModels:
         """The networks of `view` on `device`.
@@ -268,6 +274,46 @@ def replace_calibration(path: str | Path, calibrations: dict[str, dict[str, Any]
         part = description["views"][view]
         part["calibration"] = {**calibration, "model": model_hash(part)}
     _write_description(Path(path), description)
+
+
+def join_bundles(base: str | Path, addition: str | Path, out: str | Path, *, name: str = "") -> None:
+    """Write a bundle to `out` with the views of `base` and those of `addition`, which replace views of the same name.
+
+    Networks and calibrations stay as they are, byte for byte. Every view keeps its own licence and citation; those of the
+    whole bundle name them all.
+
+    Raises
+    ------
+    BundleError
+        One of the two is no whole bundle, or `out` is something else than a bundle.
+    """
+    first, second = load_bundle(base), load_bundle(addition)
+    check_target(out)
+    views = {**_with_terms(first.description), **_with_terms(second.description)}
+    description = {**first.description, "name": name or first.name, "created": second.description["created"]}
+    description |= {key: _together(views, key) for key in ("license", "citation")}
+    with whole_folder(out) as folder:
+        shutil.copytree(first.path, folder, dirs_exist_ok=True)
+        for view in second.views:
+            shutil.rmtree(folder / view, ignore_errors=True)
+            shutil.copytree(second.path / view, folder / view)
+        _write_description(folder, {**description, "views": views})
+    load_bundle(out)
+
+
+def _with_terms(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The views of a bundle, each with the licence and the citation that hold for it."""
+    terms = {key: description.get(key, "") for key in ("license", "citation")}
+    return {view: {**terms, **part} for view, part in description["views"].items()}
+
+
+def _together(views: dict[str, dict[str, Any]], key: str) -> str:
+    """One text for all views: the common one, or each with the name of its view."""
+    said = {view: part[key] for view, part in views.items() if part[key]}
+    texts = set(said.values())
+    return (
+        texts.pop() if len(texts) == 1 and len(said) == len(views) else "; ".join(f"{v}: {t}" for v, t in said.items())
+    )
 
 
 def shipped_bundle() -> Path:

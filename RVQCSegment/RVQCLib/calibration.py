@@ -87,7 +87,9 @@ def calibrate_bundle(
     allow: Sequence[str] = (),
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> dict[str, dict[str, Any]]:
-    """Calibrate every view of the bundle at `path` on the labelled studies of `data` and store it in the bundle.
+    """Calibrate every view of the bundle that `data` has labels of, and store it in the bundle at `path`.
+
+    The calibrations of other views stay as they are.
 
     Parameters
     ----------
@@ -105,9 +107,14 @@ def calibrate_bundle(
     """
     bundle = load_bundle(path, allow=allow)
     device = choose_device(device)
-    sources = select_part(find_studies(data), bundle.description["views"], part)
+    found = find_studies(data)
+    labelled = {view for source in found for view, _ in source.labels}
+    views = bundle.description["views"]
     result = {}
-    for view, description in bundle.description["views"].items():
+    for view, description in views.items():
+        if view not in labelled and labelled & set(views):
+            continue
+        sources = select_part(found, {view: description}, part)
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
         unseen = [source for source in sources if source.name not in seen]
         result[view] = calibrate_view(unseen, view, bundle.models(view, device), report=report)

@@ -37,6 +37,7 @@ def describe(path: Path, *, plot: str | None = None) -> tuple[dict[str, Any], st
 def _bundle(bundle: Bundle) -> tuple[dict[str, Any], str]:
     lines = [f"bundle {bundle.name} ({bundle.hash[:12]}), made {bundle.description['created']}"]
     lines += [f"license: {bundle.description['license']}", f"use: {bundle.description['intended_use']}"]
+    lines += [f"caution, {view}: {text}" for view, text in bundle.cautions.items()]
     for view, part in bundle.description["views"].items():
         for number, entry in enumerate(part["segmenters"], start=1):
             scores = ", ".join(f"{k} {v:.3f}" for k, v in entry["validation_dice"].items())

@@ -232,7 +232,10 @@ def write_phantom(
         options["disease"] = "DRV"
     for number in range(1, n + 1):
         person = {"disease": diseases[(number - 1) % len(diseases)], **options}
-        own_seed, name = seed * 100_003 + number, f"{number:03d}" if layout == "mnms2" else f"patient{number:03d}"
+        own_seed = seed * 100_003 + number
+        # training phantoms carry their seed, so that no real study has the name of one that a network has seen
+        name = f"{number:03d}" if variety == 0 else f"{own_seed:08d}"
+        name = name if layout == "mnms2" else f"patient{name}"
         if variety > 0:
             person |= vary(own_seed, person["disease"], variety)
         study = phantom_study(own_seed, name=name, views=views if layout == "mnms2" else ("SA",), **person)

@@ -76,7 +76,8 @@ def segment_study(
             event = {"event": "segment", "study": study.name, "stack": stack.name}
             progress({**event, "done": number, "total": len(study.stacks)})
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
-    checks = (*left_out, *study_checks(volumes))
+    cautions = tuple(f"{view}: {text}" for view, text in bundle.cautions.items() if view in study.views)
+    checks = (*left_out, *cautions, *study_checks(volumes))
     return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": frames})
 
 

@@ -18,7 +18,7 @@ import torch
 
 from RVQCLib import __version__
 from RVQCLib.augmentation import AugmentationConfig
-from RVQCLib.bundle import SCHEMA, check_target, write_bundle
+from RVQCLib.bundle import SCHEMA, check_target, join_bundles, load_bundle, write_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.files import RVQCError, read_json, whole_folder, write_json
@@ -192,10 +192,11 @@ def _lines(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Terms:
-    """What the training data ask of whoever uses a network that was trained on them."""
+    """What the training data ask of whoever uses a network that was trained on them, and what he must be warned of."""
 
     license: str = "Research use, non-commercial; see the licence of the training data."
     citation: str = ""
+    caution: str = ""
 
 
 def train_bundle(
@@ -213,6 +214,7 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Train all networks of one view on the labelled studies in `data` and write a calibrated bundle to `out`.
 
+    Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
     read here. Checkpoints and logs stay in `work`; calling again with the same arguments continues there.
 
@@ -258,8 +260,11 @@ def train_bundle(
     draft = work / "bundle"
     write_bundle(draft, description, weights)
     calibrate_bundle(draft, data, part="validation", device=device, allow=allow, report=report)
-    with whole_folder(out) as folder:
-        shutil.copytree(draft, folder, dirs_exist_ok=True)
+    if (Path(out) / "bundle.json").is_file() and set(load_bundle(out).views) - {config.view}:
+        join_bundles(out, draft, out, name=name)
+    else:
+        with whole_folder(out) as folder:
+            shutil.copytree(draft, folder, dirs_exist_ok=True)
     return read_json(Path(out) / "bundle.json")
 
 
@@ -310,6 +315,7 @@ def _describe(
             "threads": jobs[0].threads,
         },
         "calibration": None,
+        "caution": terms.caution,
         "training_log": [json.loads(line) for job in jobs for line in _lines(job.log)],
     }
     description = {

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_tiny_bundle
 from safetensors.torch import load_file, save_file
 
 from RVQCLib import bundle as bundle_module
 from RVQCLib.bundle import (
     check_target,
     entries,
+    join_bundles,
     load_bundle,
     model_hash,
     replace_calibration,
@@ -392,3 +394,46 @@ def test_the_same_bundle_gives_the_same_logits_every_time(tiny_bundle: Path) -> 
     with torch.inference_mode():
         one, two = (load_bundle(tiny_bundle).models("LA", "cpu").segmenters[0](image).numpy() for _ in range(2))
     np.testing.assert_array_equal(one, two)
+
+
+def whole(folder: Path, view: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / view).iterdir()}
+
+
+def test_joining_keeps_every_view_as_it_was(own_bundle: Path, tmp_path: Path) -> None:
+    replace_calibration(own_bundle, {"SA": {"fences": {"all": 1}}})
+    rewrite(own_bundle, lambda content: content.update(license="non-commercial", citation="Bernard"))
+    other = write_tiny_bundle(tmp_path / "other", views=("LA",))
+    rewrite(other, lambda content: content["views"]["LA"].update(caution="synthetic only"))
+    before = load_bundle(own_bundle).description["views"]["SA"]
+    join_bundles(own_bundle, other, tmp_path / "both")
+    both = load_bundle(tmp_path / "both")
+    assert both.views == ("SA", "LA") and both.name == "tiny" and both.cautions == {"LA": "synthetic only"}
+    assert whole(both.path, "SA") == whole(own_bundle, "SA") and whole(both.path, "LA") == whole(other, "LA")
+    assert {k: v for k, v in both.description["views"]["SA"].items() if k in before} == before
+    assert both.models("SA", "cpu").calibration["fences"] == {"all": 1}
+    assert both.description["license"] == "SA: non-commercial; LA: Apache-2.0"
+    assert both.description["citation"] == "SA: Bernard"
+
+
+def test_joining_again_replaces_a_view_and_its_terms(own_bundle: Path, tmp_path: Path) -> None:
+    other = write_tiny_bundle(tmp_path / "other", views=("LA",))
+    join_bundles(own_bundle, other, own_bundle)
+    rewrite(other, lambda content: content.update(license="CC0"))
+    join_bundles(own_bundle, other, own_bundle, name="both")
+    description = load_bundle(own_bundle).description
+    assert description["license"] == "SA: Apache-2.0; LA: CC0" and description["name"] == "both"
+    assert description["views"]["SA"]["license"] == "Apache-2.0"
+    replace_calibration(own_bundle, {"LA": {"fences": {}}})
+    views = load_bundle(own_bundle).description["views"]
+    assert views["SA"]["calibration"] is None and views["LA"]["calibration"]["fences"] == {}
+    join_bundles(other, other, tmp_path / "one")
+    assert load_bundle(tmp_path / "one").description["license"] == "CC0"
+
+
+def test_nothing_else_than_bundles_is_joined(own_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        join_bundles(own_bundle, tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        join_bundles(own_bundle, own_bundle, tmp_path / "note.txt")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import write_tiny_bundle
 
 from RVQCLib import training
-from RVQCLib.bundle import entries, load_bundle, shipped_bundle
+from RVQCLib.bundle import entries, join_bundles, load_bundle, shipped_bundle
+from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.dataset import split
 from RVQCLib.files import BundleError, RVQCError
 from RVQCLib.fitting import Snapshot
 from RVQCLib.networks import NETWORKS
+from RVQCLib.phantom import phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.slices import Sampling
 from RVQCLib.study import Study, find_studies
-from RVQCLib.training import TrainingConfig, choose_candidates, examples_for, train_bundle
+from RVQCLib.training import Terms, TrainingConfig, choose_candidates, examples_for, train_bundle
 
 STAGES = {"stages": 3}
 TINY = TrainingConfig(
@@ -275,3 +280,32 @@ def test_the_shipped_bundle_was_made_by_this_recipe(acdc: Path) -> None:
     config = recorded["config"]
     expected = split(find_studies(acdc), seed=config["seed"], validation=config["validation"], test=config["test"])
     assert recorded["split"] == expected
+
+
+def test_a_second_view_is_put_beside_the_first(trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    shutil.copytree(trained[0], out)
+    write_phantom(tmp_path / "la", 5, 3, views=("LA",), diseases=("NOR",), size=(64, 64), spacing=(4.4, 4.4))
+    config = replace(TINY, view="LA", epochs=1, qc_epochs=1, locator_epochs=1, networks=("BN1",))
+    terms = Terms(license="CC0", caution="synthetic only")
+    told = train_bundle(tmp_path / "la", out, config, device="cpu", terms=terms)
+    bundle = load_bundle(out)
+    assert told == bundle.description and bundle.views == ("SA", "LA") and bundle.name == "tiny"
+    for file in (trained[0] / "SA").iterdir():
+        assert (out / "SA" / file.name).read_bytes() == file.read_bytes()
+    assert bundle.description["views"]["SA"]["calibration"] == trained[1]["views"]["SA"]["calibration"]
+    result = segment_study(phantom_study(1, size=(64, 64), spacing=(4.4, 4.4, 10.0)), bundle, device="cpu")
+    assert {stack.image.view for stack in result.stacks} == {"SA", "LA"}
+    assert "LA: synthetic only" in result.checks
+
+
+def test_calibrating_leaves_views_that_the_data_lack(trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    shutil.copytree(trained[0], out)
+    la = write_tiny_bundle(tmp_path / "la", views=("LA",))
+    join_bundles(out, la, out)
+    write_phantom(tmp_path / "data", 4, 3, views=("LA",), size=(64, 64), spacing=(4.4, 4.4))
+    assert set(calibrate_bundle(out, tmp_path / "data", part="all", device="cpu")) == {"LA"}
+    views = load_bundle(out).description["views"]
+    assert views["LA"]["calibration"]["n_studies"] == 4
+    assert views["SA"]["calibration"] == trained[1]["views"]["SA"]["calibration"]

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from RVQCLib.commands.common import Progress, allow_option, command, say
+from RVQCLib.files import RVQCError
 
 
 def add(commands: Any) -> None:
@@ -13,12 +14,14 @@ def add(commands: Any) -> None:
         commands,
         "train",
         run,
-        "Train candidates, QC module and locator: a new bundle.",
+        "Train candidates, QC module and locator: a new bundle, or one more view of a bundle.",
         "rvqc train acdc/training --view SA --out my-bundle",
     )
     parser.add_argument("data", help="a folder of labelled studies")
     parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train")
-    parser.add_argument("--out", required=True, help="folder of the new bundle")
+    parser.add_argument(
+        "--out", required=True, help="folder of the new bundle; a bundle of another view gets this view added"
+    )
     parser.add_argument("--name", default="", help="name of the bundle; without it, that of its folder")
     parser.add_argument("--network", nargs="+", default=["BN1", "BN2"], help="one run each: BN1, BN2, module:factory")
     parser.add_argument(
@@ -29,6 +32,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
     parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
     parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
+    parser.add_argument("--spacing", type=float, default=1.5, help="mm of a pixel that the networks see")
+    parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
+    parser.add_argument("--validation", type=float, default=0.2, help="share of the studies to choose and calibrate by")
+    parser.add_argument("--test", type=float, default=0.2, help="share of the studies that is left for a test")
     parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
     parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
     parser.add_argument(
@@ -37,12 +44,25 @@ def add(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of the cores")
     parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
     parser.add_argument("--citation", help="what to cite when the bundle is used")
+    parser.add_argument("--caution", help="what the bundle's users are told about this view with every result")
     parser.add_argument("--work", help="folder of the checkpoints; the same folder resumes; without it, OUT.training")
     allow_option(parser)
 
 
+def _check_field(args: argparse.Namespace) -> None:
+    if args.size < 64 or args.size % 32 or not 0.2 <= args.spacing <= 10:
+        raise RVQCError(
+            f"--size {args.size} and --spacing {args.spacing:g} make no field; give a multiple of 32 from 64, and 0.2 to 10 mm."
+        )
+    if min(args.validation, args.test) < 0 or args.validation + args.test >= 1:
+        raise RVQCError("--validation and --test leave nothing to train on; give shares whose sum is below 1.")
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.slices import Sampling
     from RVQCLib.training import Terms, TrainingConfig, train_bundle
+
+    _check_field(args)
 
     config = TrainingConfig(
         view=args.view,
@@ -56,6 +76,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         corruption=0.0 if args.plain_qc else 0.7,
         seed=args.seed,
         precision=args.precision,
+        validation=args.validation,
+        test=args.test,
+        source_size=args.size * 3 // 2,
+        sampling=Sampling(spacing_mm=args.spacing, size=args.size),
     )
     description = train_bundle(
         args.data,
@@ -66,7 +90,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         allow=args.allow,
         jobs=args.jobs,
         work=args.work,
-        terms=Terms(**{k: v for k in ("license", "citation") if (v := getattr(args, k))}),
+        terms=Terms(**{k: v for k in ("license", "citation", "caution") if (v := getattr(args, k))}),
         report=Progress(),
     )
     if not args.json:
