@@ -81,11 +81,17 @@ def _distances(mask: Stack, label: int) -> np.ndarray:
     result = np.full(mask.pixels.shape, -REACH_MM, np.float32)
     for k, labels in enumerate(mask.pixels):
         if (labels == label).any():
-            flat = sitk.GetImageFromArray((labels == label).astype(np.uint8))
-            flat.SetSpacing((dx, dy))
-            distance = sitk.SignedMaurerDistanceMap(flat, squaredDistance=False, useImageSpacing=True)
-            result[k] = np.clip(-sitk.GetArrayViewFromImage(distance), -REACH_MM, REACH_MM)
+            inside = labels == label
+            # ITK's distance is that to the nearest pixel of the border; the mean of both sides' is that to the edge
+            distance = 0.5 * (_from_border(inside, dx, dy) - _from_border(~inside, dx, dy))
+            result[k] = np.clip(distance, -REACH_MM, REACH_MM)
     return result
+
+
+def _from_border(inside: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    flat = sitk.GetImageFromArray(inside.astype(np.uint8))
+    flat.SetSpacing((dx, dy))
+    return -sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(flat, squaredDistance=False, useImageSpacing=True))
 
 
 def _sample(volume: np.ndarray, coordinates: np.ndarray, *, outside: float) -> np.ndarray:
@@ -106,7 +112,12 @@ def _sample(volume: np.ndarray, coordinates: np.ndarray, *, outside: float) -> n
 def write_four_chamber(data: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
     """Write the four-chamber view of every labelled short-axis study of `data` in the layout of M&Ms-2.
 
-    Returns the studies' folders. A study without two labelled phases, or without an axis, is left out and said so.
+    Returns the studies' folders. A study in which no axis is found is left out and said so.
+
+    Raises
+    ------
+    RVQCError
+        No study is left.
     """
     folders = []
     for source in find_studies(data):
@@ -123,6 +134,8 @@ def write_four_chamber(data: str | os.PathLike, out: str | os.PathLike) -> list[
                 sitk.WriteImage(_as_sitk(image), str(part))
             write_mask(mask, folder / f"{study.name}_{mask.name}_gt.nii.gz")
         folders += [folder] if views else []
+    if not folders:
+        raise RVQCError(f"{data} has no labelled short-axis stack with a long axis; give other studies.")
     return folders
 
 

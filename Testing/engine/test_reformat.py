@@ -75,7 +75,8 @@ def test_too_few_slices_are_refused_and_left_out(tmp_path, caplog):
     with pytest.raises(RVQCError, match="in 3 slices, too few for a long axis"):
         four_chamber(image, few)
     write_phantom(tmp_path / "sa", 2, 1, "acdc", size=(96, 96), spacing=(2.9, 2.9, 30.0))
-    assert write_four_chamber(tmp_path / "sa", tmp_path / "none") == []
+    with pytest.raises(RVQCError, match="has no labelled short-axis stack with a long axis"):
+        write_four_chamber(tmp_path / "sa", tmp_path / "none")
     assert "too few" in caplog.text and not (tmp_path / "none").exists()
 
 

@@ -1,0 +1,29 @@
+"""`rvqc reformat`: the four-chamber view out of labelled short-axis stacks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from RVQCLib.commands.common import command, say
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands,
+        "reformat",
+        run,
+        "Cut labelled short-axis stacks along the four-chamber plane: real hearts to try LA networks on.",
+        "rvqc reformat acdc/training acdc-four-chamber",
+    )
+    parser.add_argument("data", help="a folder of studies with labelled short-axis stacks")
+    parser.add_argument("output", help="folder to write to, in the layout of M&Ms-2")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.reformat import write_four_chamber
+
+    studies = write_four_chamber(args.data, args.output)
+    if not args.json:
+        say(f"{len(studies)} four-chamber views are in {args.output}; their pixels are as coarse as the slices were")
+    return {"folder": str(args.output), "studies": [str(study) for study in studies]}
