@@ -114,6 +114,7 @@ class CoreIOManager:
         if path.endswith(".mrml"):
             scene.SetURL(path)
             return bool(scene.Commit(path, messages))
+        Path(path).mkdir(parents=True, exist_ok=True)
         return bool(slicer.app.applicationLogic().SaveSceneToSlicerDataBundleDirectory(path, None, messages))
 
 

@@ -100,14 +100,18 @@ def arguments_taken(handler: Callable[..., Any]) -> int | None:
 
 
 def slot(handler: Callable[..., Any], given: int) -> Callable[..., None]:
-    """`handler` called with as many of the signal's `given` arguments as it takes."""
+    """A function of exactly `given` arguments that calls `handler` with as many of them as it takes.
+
+    PySide6 chooses between ``clicked()`` and ``clicked(bool)`` by the number of arguments that it sees.
+    """
     taken = arguments_taken(handler)
     count = given if taken is None else min(given, taken)
 
     def call(*arguments: Any) -> None:
         handler(*arguments[:count])
 
-    return call
+    exact = (lambda: call(), lambda a: call(a), lambda a, b: call(a, b), lambda a, b, c: call(a, b, c))
+    return exact[given] if given < len(exact) else call
 
 
 def connect(self: QObject, signal: str, handler: Callable[..., Any]) -> bool:

@@ -143,6 +143,14 @@ def observe_scene(parts: SceneParts, closed: Callable[[], None]) -> None:
         if not scene.IsBatchProcessing():
             list_in_hierarchy(scene, node)
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def on_node_removed(caller: Any, event: str, node: Any) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
+        if item and not scene.IsClosing():
+            hierarchy.RemoveItem(item, False)
+
+    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, on_node_removed)
     scene.AddObserver(scene.EndCloseEvent, on_close)
     scene.AddObserver(scene.NodeAddedEvent, on_node_added)
     scene.AddObserver(scene.EndImportEvent, lambda *_: [list_in_hierarchy(scene, node) for node in data_nodes(scene)])

@@ -26,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", type=Path, default=None, help="folder for the pictures that tests take")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore:.*marked as deprecated:DeprecationWarning")  # Qt 5 has no other
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = start.missing()
     if reason:
