@@ -126,6 +126,30 @@ def _source(name: str | None, images: Mapping[str, str], cine: Mapping[str, Mapp
     return StudySource(name, files)
 
 
+def scan(opened: Opened, progress: Progress, cancelled: Asked, *, folder: str) -> dict[str, Any]:
+    """The studies in a folder; nothing but headers is read.
+
+    Returns
+    -------
+    ``{"folder", "studies": [{"study", "layout", "images": [{"view", "phase", "file", "frame"}], "problems": [sentence]}]}``;
+    the phase of a cine whose ED and ES are still to be found is "", the frame of a file of its own is None.
+
+    Raises
+    ------
+    RVQCError
+        The folder cannot be read, or holds no study.
+    """
+    from RVQCLib.study import find_studies
+
+    return {"folder": folder, "studies": [_found(source) for source in find_studies(folder)]}
+
+
+def _found(source: StudySource) -> dict[str, Any]:
+    entries = [(key, entry if isinstance(entry, tuple) else (entry, None)) for key, entry in source.images.items()]
+    images = [{"view": v, "phase": p, "file": str(file), "frame": frame} for (v, p), (file, frame) in entries]
+    return {"study": source.name, "layout": source.layout, "images": images, "problems": list(source.problems)}
+
+
 def batch(
     opened: Opened,
     progress: Progress,
@@ -247,4 +271,10 @@ def _bundle(opened: Opened, path: str | None, problems: list[str]) -> dict[str, 
     }
 
 
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {"segment": segment, "batch": batch, "refine": refine, "check": check}
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "segment": segment,
+    "scan": scan,
+    "batch": batch,
+    "refine": refine,
+    "check": check,
+}

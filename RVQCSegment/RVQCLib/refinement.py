@@ -196,12 +196,16 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     teacher = _may_teach(job, view, flagged)
     voters = [stack.voters for stack in flagged]
     pool, refined = list(models.segmenters), []
+
+    def told(event: dict[str, Any]) -> None:
+        job.report({"view": view, **event})
+
     for number in range(len(models.segmenters)):
         now = replace(models, segmenters=tuple(pool))
         checkpoint = job.work / view / f"candidate{number + 1}.safetensors"
         weight = config.reconstruction if teacher["teaches"] else 0.0
         one = Refinement(
-            config, number, now, material, voters, checkpoint, weight, report=job.report, cancelled=job.cancelled
+            config, number, now, material, voters, checkpoint, weight, report=told, cancelled=job.cancelled
         ).run()
         refined.append(one)
         pool[number] = _with_weights(pool[number], one.weights)

@@ -1,0 +1,90 @@
+"""What a reviewer decides about a stack of a run: a line in the log, and an accepted mask as a file. No Slicer.
+
+The log is written before the mask is copied, and the mask only where it is accepted: nothing else ever lies in
+``accepted/``. A decision can be taken again; the last one counts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.dicom import series_files
+from RVQCLib.files import RVQCError, sha256, whole_file
+from RVQCLib.reviews import Review, append_review
+from RVQCRefineLib.rows import Row, accepted_file, mask_hash
+from RVQCRefineLib.run_folder import REVIEWS, Request
+
+ACCEPT, REJECT, KEEP_OLD = "accepted", "rejected", "kept old"
+
+
+def decide(
+    home: Path, row: Row, decision: str, *, reviewer: str, note: str = "", image: dict[str, Any] | None = None
+) -> Row:
+    """Take a decision on the new mask of `row`.
+
+    Parameters
+    ----------
+    home
+        The folder of the run or batch, with its ``reviews.jsonl`` and ``accepted/``.
+    image
+        The entry of the stack's image in the request (`image_of`), whose hash is recorded; None where it is not known.
+
+    Returns
+    -------
+    The row with its review.
+
+    Raises
+    ------
+    RVQCError
+        Nobody is named, there is no new mask yet, or there is no old one to keep.
+    OSError
+        The log or the mask cannot be written.
+    """
+    if not reviewer.strip():
+        raise RVQCError("Nobody is named as the reviewer; fill in who reviews.")
+    if row.after is None:
+        raise RVQCError(f"{row.study} has no new mask yet; let the run come to it first.")
+    if decision == KEEP_OLD and row.before is None:
+        raise RVQCError(f"{row.study} has no older mask to keep; accept or reject the one that it has.")
+    review = Review(
+        study=row.study,
+        view=row.view,
+        phase=row.phase,
+        decision=decision,
+        reviewer=reviewer.strip(),
+        note=note.strip(),
+        image_sha256=image_hash(image) if image else "",
+        mask_sha256=mask_hash(row.after.mask),
+        bundle_hash=row.after.bundle_hash,
+    )
+    append_review(home / REVIEWS, review)
+    target = accepted_file(home, row)
+    if decision == ACCEPT:
+        with whole_file(target) as part:
+            shutil.copyfile(row.after.mask, part)
+    else:
+        target.unlink(missing_ok=True)
+    return replace(row, review=review)
+
+
+def image_of(request: Request, row: Row) -> dict[str, Any] | None:
+    """The entry of a stack's image in the request, of a cine that of the whole cine; None where there is none."""
+    study = next((s for s in request.studies if s["study"] == row.study), None)
+    entries = {(e["view"], e["phase"]): e for e in study["images"]} if study else {}
+    return entries.get((row.view, row.phase)) or entries.get((row.view, ""))
+
+
+def image_hash(image: dict[str, Any]) -> str:
+    """SHA-256 of an image's file, of a DICOM series of all its files. Raises RVQCError where it cannot be read."""
+    path = Path(image["file"])
+    try:
+        if path.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")):
+            return sha256(path)
+        import hashlib
+
+        return hashlib.sha256("".join(sha256(file) for file in series_files(path)).encode()).hexdigest()
+    except OSError as error:
+        raise RVQCError(f"{path} cannot be read now ({error.strerror}); bring the folder of studies back.") from error
