@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from RVQCLib.measures import measure
-from RVQCLib.quality import Judgement, Limits, QCOptions, Reference, judge
+from RVQCLib.quality import Judgement, Limits, QCOptions, Reference, judge, rejudge
 from RVQCLib.selection import Fences, select
 from RVQCLib.stack import STRUCTURES
 
@@ -329,3 +329,39 @@ def test_any_masks_get_a_defined_judgement(own, again):
     assert (found.verdict == "trusted") == (not found.reasons)
     for entry in found.slices:
         assert entry["flag"] == bool(entry["reasons"])
+
+
+def test_rejudging_a_file_by_the_cohort_is_judging_by_the_cohort():
+    # The paths by which reasons come and go: a shape fenced out, one let in, slices that speak only with others.
+    strict = {s: Fences(0.9, 3.0, 60) for s in STRUCTURES}
+    loose = {s: Fences(0.1, 99.0, 60) for s in STRUCTURES}
+    asked = QCOptions(fences="cohort")
+    one_slice = heart()
+    one_slice[2] = moved_rv(3)[2]
+    cases = [
+        (moved_rv(1), strict, "ood"),
+        (moved_rv(2), loose, "trusted"),
+        (one_slice, strict, "ood"),
+        (one_slice, loose, "trusted"),
+        (heart(), strict, "trusted"),
+    ]
+    for again, cohort, verdict in cases:
+        pair = [heart()] * 2, [again] * 2
+        entry = json.loads(json.dumps(judged(*pair).to_json()))
+        expected = json.loads(json.dumps(judged(*pair, cohort=cohort, options=asked).to_json()))
+        found = rejudge(entry, cohort, "of 30 stacks", asked)
+        assert found["verdict"] == verdict and rejudge(found, cohort, "of 30 stacks", asked) == found
+        assert found["fences"].pop("cohort_note") == "of 30 stacks"
+        assert "selection was made by the reference" in found["fences"].pop("note")
+        expected["fences"].pop("note")
+        assert found == expected
+
+
+def test_rejudging_by_the_reference_only_adds_the_cohort():
+    entry = judged([heart()] * 2, [moved_rv(2)] * 2).to_json()
+    loose = {s: Fences(0.1, 99.0, 60) for s in STRUCTURES}
+    found = rejudge(entry, loose, "of 30 stacks", QCOptions())
+    assert found["fences"]["cohort"]["RV"] == {"th_low": 0.1, "th_up": 99.0, "n": 60}
+    assert {**found, "fences": entry["fences"]} == entry
+    few = rejudge(entry, None, "too few", QCOptions(fences="cohort"))
+    assert (few["verdict"], few["fences"]["used"], few["fences"]["note"]) == ("ood", "reference", "too few")

@@ -1,0 +1,196 @@
+"""The page of a batch: whole in one file, quick with a thousand studies, and its filter works under a real click."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Browser, find_chromium
+from conftest import schematic_study
+
+from RVQCLib.cohort_files import CohortFiles
+from RVQCLib.cohort_table import COLUMNS, read_table
+from RVQCLib.files import append_line
+from RVQCLib.manifest import Journal
+from RVQCLib.quality import QCOptions
+from RVQCLib.stack import STRUCTURES
+from RVQCLib.thumbnail import PIXELS, thumbnail
+
+STUDIES = 1000
+HEADER = {
+    "folder": "/data/hearts",
+    "bundle": {"name": "test", "hash": "0" * 64},
+    "options": QCOptions().to_json(),
+    **dict.fromkeys(("device", "versions", "part", "started", "finished"), "known"),
+    "n_found": STUDIES,
+}
+FENCES = {structure: {"th_low": 0.8, "th_up": 20.0, "n": 80} for structure in STRUCTURES}
+
+
+def stack_record(study: str, phase: str, generator: np.random.Generator, picture: dict[str, Any]) -> dict[str, Any]:
+    """A stack whose single candidate has random scores; OoD where its RV is beyond FENCES."""
+    pDC, pHD = float(generator.uniform(0.6, 1)), float(generator.uniform(0, 25))
+    ood = pDC < 0.8 or pHD > 20
+    look = not ood and pHD > 15
+    measures = {"pDC": pDC, "pHD_mm": pHD, "agreement": 0.9, "predicted_dice": pDC, "lower_bound_90": pDC - 0.1}
+    reasons = ["unusual shape: RV of every candidate"] if ood else ["anatomy: slice 2"] if look else []
+    return {
+        **{"view": "SA", "phase": phase, "mask": f"{study}_SA_{phase}.nii.gz", "selected": [0], "ood": ood},
+        "verdict": "ood" if ood else "look" if look else "trusted",
+        "reasons": reasons,
+        "structures": {structure: {**measures, "volume_ml": 100.0} for structure in STRUCTURES},
+        "candidates": [{"pDC": dict.fromkeys(STRUCTURES, pDC), "pHD_mm": dict.fromkeys(STRUCTURES, pHD)}],
+        "fences": {"used": "reference", "note": "", "reference": FENCES, "cohort": None},
+        "evidence": {"failed": [], "doubts": [], "flagged_share": 0.0},
+        "n_slices": 3,
+        "slices": [],
+        "thumbnail": picture,
+    }
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a batch of a thousand studies, of which study 0007 failed, written from a journal of records."""
+    out = tmp_path_factory.mktemp("pages")
+    generator = np.random.default_rng(3)
+    study = schematic_study("one", 1, views=("SA",))
+    picture = thumbnail(study.stacks[0], study.labels[0], {"slices": []})
+    lines = []
+    for number in range(STUDIES):
+        name = f"{number:04d}"
+        record = {"study": name, "state": "done", "settings": "s", "finished": "2024-01-01", "seconds": 1.0}
+        record |= {"error": "", "inputs": [], "outputs": {}, "bundle": HEADER["bundle"]}
+        if number == 7:
+            failed = {"state": "failed", "error": "</script><b>0007</b> is & was not an image; restore it."}
+            lines.append({**record, **failed, "stacks": []})
+        else:
+            lines.append({**record, "stacks": [stack_record(name, p, generator, picture) for p in ("ED", "ES")]})
+    append_line(out / ".run" / "part-1-of-1.jsonl", "\n".join(map(json.dumps, lines)))
+    CohortFiles(out, Journal(out, settings="s"), QCOptions()).write(HEADER)
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("there is no chromium here; install it to test the page as a user sees it")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+READY = "document.documentElement.dataset.ready"
+COUNT = "document.getElementById('count').textContent"
+FIRST = "[...document.querySelectorAll('#body tr')].map((row) => row.dataset.study)"
+
+
+def test_the_page_loads_nothing_and_runs_one_script(pages: Path) -> None:
+    text = (pages / "cohort.html").read_text(encoding="utf-8")
+    script = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", text.split('id="rows"')[0])
+    assert "not a medical device" in text.lower() and "</script><b>" not in text
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
+    assert len(rows) == 2 * STUDIES - 1
+
+
+def test_rows_are_worst_first_in_table_and_page(pages: Path) -> None:
+    table = read_table(pages)
+    assert tuple(table[0]) == COLUMNS and table[0]["study"] == "0007" and table[0]["verdict"] == "failed"
+    keys = [(("ood", "look", "trusted").index(row["verdict"]), row["RV_predicted_dice"]) for row in table[1:]]
+    assert keys == sorted(keys) and len({key[0] for key in keys}) == 3
+    text = (pages / "cohort.html").read_text(encoding="utf-8")
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
+    assert [row["study"] for row in rows] == [row["study"] for row in table]
+
+
+def test_charts_count_every_stack_and_draw_both_fences(pages: Path) -> None:
+    text = (pages / "cohort.html").read_text(encoding="utf-8")
+    charts = re.findall(r'<svg viewBox="0 0 520 186".*?</svg>', text, re.S)
+    assert len(charts) == 2 * len(STRUCTURES) * 2  # phases, structures, measures
+    for chart in charts:
+        counts = [int(count) for count in re.findall(r"<title>(\d+) of ", chart)]
+        assert sum(counts) == STUDIES - 1
+        assert 'class="fence reference"' in chart and 'class="fence cohort"' in chart
+    fence = json.loads((pages / "run.json").read_text())["fences"]["SA_ED"]
+    assert f"reference {fence['reference']['RV']['th_low']:.2f}" in charts[0]
+    assert f"cohort {fence['cohort']['RV']['th_low']:.2f}" in charts[0]
+
+
+def test_a_thousand_studies_open_in_three_seconds(pages: Path, browser: Browser) -> None:
+    seconds = min(browser.open(pages / "cohort.html", READY) for _ in range(3))
+    assert seconds < 3 and not browser.problems
+    assert browser.value(COUNT) == f"All {2 * STUDIES - 1:,} rows, worst first"
+    assert browser.value(FIRST)[0] == "0007"
+
+
+def test_a_click_filters_and_a_second_one_shows_all(pages: Path, browser: Browser) -> None:
+    browser.open(pages / "cohort.html", READY)
+    table = read_table(pages)
+    look = [row["study"] for row in table if row["verdict"] == "look"]
+    browser.click("button[data-verdict=look]")
+    assert browser.value(COUNT) == f"{len(look):,} of {len(table):,} rows"
+    assert browser.value(FIRST) == look[: len(browser.value(FIRST))]
+    assert (
+        browser.value("new Set([...document.querySelectorAll('#body .why .state')].map((e) => e.className)).size") == 1
+    )
+    browser.click("button[data-verdict=look]")
+    assert browser.value(COUNT).startswith("All")
+
+
+def test_typing_finds_studies_and_reasons(pages: Path, browser: Browser) -> None:
+    browser.open(pages / "cohort.html", READY)
+    browser.click("#text")
+    browser.type("0123")
+    assert browser.value(FIRST) == ["0123", "0123"]
+    browser.click("#clear")
+    browser.click("#text")
+    browser.type("anatomy ES")
+    expected = [r["study"] for r in read_table(pages) if r["phase"] == "ES" and "anatomy" in (r["reasons"] or "")]
+    assert browser.value(COUNT).startswith(f"{len(expected)} of ") and expected
+    assert browser.value(FIRST) == expected[: len(browser.value(FIRST))]
+
+
+def test_a_column_sorts_and_a_failed_study_stays_last(pages: Path, browser: Browser) -> None:
+    browser.open(pages / "cohort.html", READY)
+    browser.click("button[data-sort=pHD_mm]")
+    far = sorted((row["RV_pHD_mm"] for row in read_table(pages) if row["RV_pHD_mm"] is not None), reverse=True)
+    shown = browser.value("[...document.querySelectorAll('#body tr')].slice(0, 5).map((r) => r.cells[5].innerText)")
+    assert shown == [f"{float(f'{value:.4g}'):.1f}" for value in far[:5]]  # the page holds four digits
+
+
+def test_a_row_leads_to_its_study(pages: Path, browser: Browser) -> None:
+    browser.open(pages / "cohort.html", READY)
+    links = browser.value(
+        "[...document.querySelectorAll('#body tr')].slice(0, 2).map((r) => r.querySelector('a')?.href)"
+    )
+    worst = read_table(pages)[1]
+    assert links[0] is None  # the failed one has no page
+    assert links[1] == (pages / worst["study"] / "report.html").as_uri() + f"#SA_{worst['phase']}"
+    (pages / worst["study"]).mkdir()
+    (pages / worst["study"] / "report.html").write_text("<title>its page</title>")
+    browser.click(f"#body tr[data-study='{worst['study']}'] .picture a")
+    browser.value("new Promise((done) => setTimeout(() => done(true), 500))")
+    assert browser.value("document.title") == "its page"
+
+
+def test_a_thumbnail_shows_the_slice_to_look_at() -> None:
+    study = schematic_study("one", 1, views=("SA",))
+    image, mask = study.stacks[0], study.labels[0]
+    entry = {"slices": [{"index": i, "flag": i == 2, "reasons": ["a"]} for i in range(3)]}
+    assert thumbnail(image, mask, entry)["slice"] == 2
+    picture = thumbnail(image, mask, {"slices": []})
+    area = (mask.pixels == 3).sum(axis=(1, 2))
+    assert picture["slice"] == area.argmax() and set(picture["paths"]) == {"RV", "LV", "MYO"}
+    png = base64.b64decode(picture["picture"].removeprefix("data:image/png;base64,"))
+    assert int.from_bytes(png[16:20], "big") == int.from_bytes(png[20:24], "big") == PIXELS
+    empty = thumbnail(image, mask.with_pixels(np.zeros_like(mask.pixels)), {"slices": []})
+    assert empty["slice"] == 1 and empty["paths"] == {}
