@@ -34,6 +34,9 @@ from RVQCLib.teachers import Flagged, lesson, standing
 GENTLE = AugmentationConfig(scale=(0.85, 1.2), relabel=0.1, remap=0.25, gamma=0.25, bias=0.25, blur=0.1, noise=0.2)
 """Of flagged slices: moved and turned as in training, but with more of their own look left."""
 
+RISE = 2
+"""Epochs after the first in which alpha rises to its full value where the teacher is a consensus."""
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
@@ -134,7 +137,7 @@ class Refinement:
         looks, config = learner.looks, self.config
         if config.recipe.guarded:
             return reason_to_stop(looks, config.margin, config.patience)
-        return "no flags are left" if looks[-1].epoch and looks[-1].flagged == 0 else ""
+        return "no flags are left" if looks[-1].flagged == 0 < looks[0].flagged else ""
 
     def _end(self, learner: Learner, own: list[np.ndarray], reason: str) -> Refined:
         looks = learner.looks
@@ -161,8 +164,8 @@ class Refinement:
         if not self.material.guard:
             return Look(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged)
         plain, styled = (self._guard(learner, examples) for examples in (self.material.guard, self.material.styled))
-        score = (weighted(styled) + here.trust) / 2
-        values = [plain["RV"], plain["LV"], plain["MYO"], score, here.flagged]
+        # With labels the score owes nothing to R or to the other candidates, who may all be wrong in the same way.
+        values = [plain["RV"], plain["LV"], plain["MYO"], weighted(styled), here.flagged]
         rv, lv, myo, score, flagged = learner.crew.agree(values, learner.device)
         return Look(learner.epoch, {"RV": rv, "LV": lv, "MYO": myo}, score, int(flagged))
 
@@ -194,8 +197,11 @@ class Refinement:
     # What is learnt ------------------------------------------------------------------------------------------------
 
     def _alpha(self, k: int) -> float:
-        """alpha in epoch k (from 1): 1/k (eq. 2), or the fixed one."""
-        return 1.0 / k if self.config.recipe.fading else self.config.alpha
+        """alpha in epoch k (from 1): 1/k (eq. 2); with a consensus rising from 0, as the teacher must learn first."""
+        if self.config.recipe.fading:
+            return 1.0 / k
+        rising = self.config.recipe.teacher == "consensus"
+        return self.config.alpha * (min(1.0, (k - 1) / RISE) if rising else 1.0)
 
     def _epoch(self, learner: Learner, own: Sequence[np.ndarray]) -> np.ndarray:
         """One pass; returns the mean of the weighted losses (labelled, flagged)."""
@@ -227,7 +233,7 @@ class Refinement:
         for mine, theirs, stack in zip(own, self._others, stacks, strict=True):
             self._check()
             how = {"reconstruction": self.reconstruction}
-            lessons.append(lesson(mine, theirs, stack.spacing_zyx, self.models, **how))
+            lessons.append(lesson(mine, theirs, self.number, self.models, **how))
         edge = (stacks[0].source.shape[-1] - stacks[0].images.shape[-1]) // 2
         return _Slices(
             np.concatenate([stack.source for stack in stacks]),

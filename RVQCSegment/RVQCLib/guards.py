@@ -69,19 +69,23 @@ def loss_of_guard(before: Look, now: Look) -> float:
 
 def best_of(looks: Sequence[Look], margin: float) -> Look:
     """The look to keep: the best score among those whose guard held. The first, before any step, always counts."""
-    held = [look for look in looks if loss_of_guard(looks[0], look) <= margin]
-    best = held[0]
-    for look in held[1:]:
-        best = look if look.score > best.score + PLATEAU else best
+    best = looks[0]
+    for look in looks[1:]:
+        if loss_of_guard(looks[0], look) <= margin and look.score > best.score + PLATEAU:
+            best = look
     return best
 
 
 def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
-    """Why a guarded candidate should stop now, or an empty string: guard, no flags, plateau, in this order."""
+    """Why a guarded candidate should stop now, or an empty string: guard, no flags, plateau, in this order.
+
+    A candidate that alone would have flagged nothing from the start (the stacks were flagged for disagreement) has no flags
+    to lose.
+    """
     now = looks[-1]
     if loss_of_guard(looks[0], now) > margin:
         return "the guard fell"
-    if now.epoch and now.flagged == 0:
+    if now.flagged == 0 < looks[0].flagged:
         return "no flags are left"
     if now.epoch - best_of(looks, margin).epoch >= patience:
         return "plateau"

@@ -89,10 +89,10 @@ class RefinementConfig:
     epochs: int = 8
     steps: int = 20
     batch: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     average: float = 0.95
     alpha: float = 0.5
-    style: float = 0.5
+    style: float = 0.8
     reconstruction: float = 0.3
     margin: float = 0.005
     patience: int = 3

@@ -15,7 +15,7 @@ LOW = 0.02
 """Frequencies, in parts of the sampling frequency, whose amplitudes are exchanged one by one: shading and coarse contrast."""
 KNOTS = 33
 MOST = 4.0
-"""By how much an amplitude may change; ringing grows with it."""
+"""By how much a single low frequency may change; ringing grows with it."""
 
 
 def give_style(images: Tensor, examples: Tensor, *, share: float, generator: Generator) -> Tensor:
@@ -68,7 +68,7 @@ def match_spectrum(images: Tensor, examples: Tensor, grain: Tensor) -> Tensor:
     radius = torch.hypot(fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None, :])
     ring = (radius * size).round().long()
     mine, theirs = _power_by_radius(own, ring), _power_by_radius(other, ring)
-    damping = (theirs / mine.clamp(min=1e-12)).clamp(MOST**-2, 1.0).sqrt()
+    damping = (theirs / mine.clamp(min=1e-12)).clamp(max=1.0).sqrt()
     missing = (theirs - mine).clamp(min=0.0).sqrt() / size
     shaped = own * damping + fft.rfft2(grain) * missing
     amplitude = other.abs() / own.abs().clamp(min=1e-6)

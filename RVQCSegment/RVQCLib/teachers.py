@@ -73,9 +73,7 @@ class Lesson:
     weights: np.ndarray
 
 
-def lesson(
-    own: np.ndarray, others: np.ndarray, spacing_zyx: Sequence[float], models: ViewModels, *, reconstruction: float
-) -> Lesson:
+def lesson(own: np.ndarray, others: np.ndarray, adapted: int, models: ViewModels, *, reconstruction: float) -> Lesson:
     """What one stack teaches.
 
     Parameters
@@ -83,12 +81,15 @@ def lesson(
     own, others
         Class probabilities of the slow-moving copy of the candidate that learns (slices, 4, size, size) and of the other
         candidates (m - 1, slices, 4, size, size).
+    adapted
+        How many of the first others have been refined before. Only they and `own` make the consensus, because those that
+        have not met the new domain pull back; for the trust all count.
     reconstruction
         Weight of R's opinion. The label of a pixel is ``argmax(consensus + reconstruction * R(consensus))``: R decides
         only where the consensus is in doubt.
     """
     voters = np.concatenate([own[None], others]).astype(np.float32)
-    consensus = voters.mean(axis=0)
+    consensus = voters[: adapted + 1].mean(axis=0)
     mask, _ = hard_masks(consensus)
     again = reconstruct(mask, models)
     labels = mask
@@ -152,15 +153,14 @@ def standing(
         agreement = float(np.mean([dice(rv, other) for other in seen])) if seen else 1.0
         agreements.append(agreement if rv.any() else 0.0)
         shapes.append(float(measures.stack_pDC[0, 0]) if rv.any() else 0.0)
-        flagged += not rv.any() or _doubted(measures, agreement, models, stack.phase)
+        flagged += not rv.any() or _unusual(measures, models, stack.phase)
     count = max(len(stacks), 1)
     return Standing(flagged, float(sum(shapes) / count), float(sum(agreements) / count))
 
 
-def _doubted(measures: Measures, agreement: float, models: ViewModels, phase: str) -> bool:
-    """Whether the RV breaks its fences or the agreement is unusual."""
+def _unusual(measures: Measures, models: ViewModels, phase: str) -> bool:
+    """Whether the RV breaks its fences. That it differs from candidates that did not learn yet is no fault."""
     if models.calibration is None:
         return False
-    reference, k = Reference.from_calibration(models.calibration, phase), STRUCTURES.index("RV")
-    broken = reference.stack["RV"].broken_by(float(measures.stack_pDC[0, k]), float(measures.stack_pHD[0, k]))
-    return broken or agreement < reference.agreement.get("RV", 0.0)
+    k, fence = STRUCTURES.index("RV"), Reference.from_calibration(models.calibration, phase).stack["RV"]
+    return fence.broken_by(float(measures.stack_pDC[0, k]), float(measures.stack_pHD[0, k]))

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +17,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import REPOSITORY, schematic_study, write_tiny_bundle
 
 from RVQCLib import training
-from RVQCLib.bundle import load_bundle
-from RVQCLib.files import read_json, sha256
+from RVQCLib.bundle import entries, load_bundle, replace_calibration
+from RVQCLib.cli import main
+from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
+from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle
 from RVQCLib.slices import Sampling
 from RVQCLib.training import TrainingConfig, train_bundle
@@ -52,6 +63,18 @@ def parent(one_core: None, tiny_acdc: Path, tmp_path_factory: pytest.TempPathFac
     return out
 
 
+@pytest.fixture(scope="module")
+def strict(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same bundle with fences that no candidate can keep: every stack is out of distribution."""
+    out = tmp_path_factory.mktemp("strict") / "bundle"
+    shutil.copytree(parent, out)
+    calibration = load_bundle(out).description["views"]["SA"]["calibration"]
+    for table in calibration["fences"].values():
+        table["RV"]["th_low"] = 1.1
+    replace_calibration(out, {"SA": calibration})
+    return out
+
+
 def files_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -72,8 +95,244 @@ def guarded(
     return out, result, events
 
 
+def refine(parent: Path, data: Path, out: Path, config: RefinementConfig = QUICK, **how: Any) -> dict[str, Any]:
+    """Refine on two studies of the folder, on the CPU."""
+    how = {"names": ["patient001", "patient002"], "labelled": data, "device": "cpu", **how}
+    return refine_bundle(data, parent, out, config, **how)
+
+
+def hashes(path: Path) -> list[str]:
+    return [entry["sha256"] for entry in entries(load_bundle(path).description["views"]["SA"])]
+
+
 def test_the_new_bundle_opens_names_its_parent_and_says_what_was_done(guarded: Any, parent: Path) -> None:
     out, result, _ = guarded
-    bundle = load_bundle(out)
-    assert bundle.description["parent"] == {"name": "parent", "hash": load_bundle(parent).hash}
+    bundle, old = load_bundle(out), load_bundle(parent)
+    assert bundle.description["parent"] == {"name": "parent", "hash": old.hash} and bundle.name == "bundle"
     assert read_json(out / "refinement.json") == result
+    part, was = (b.description["views"]["SA"] for b in (bundle, old))
+    assert part["qc"] == was["qc"] and part["locator"] == was["locator"] and part["training"] == was["training"]
+    for entry, before in zip(part["segmenters"], was["segmenters"], strict=True):
+        changed = entry["file"] in result["changed"]
+        assert (entry["sha256"] != before["sha256"]) == changed == ("refined" in entry)
+    segment_study(schematic_study("new", 99, views=("SA",)), bundle, device="cpu")
+
+
+def test_the_report_has_the_keys_that_machines_read(guarded: Any, parent: Path) -> None:
+    _, result, _ = guarded
+    split = load_bundle(parent).description["views"]["SA"]["training"]["split"]
+    assert result["mode"] == "guarded" and 1 <= result["epochs"] <= 2 and result["stopped_because"]
+    assert set(result["guard"]) == {"before", "after", "of"} and 0 <= result["guard"]["before"] <= 1
+    assert result["guard"]["after"] >= result["guard"]["before"] - QUICK.margin
+    assert [study["study"] for study in result["studies"]] == split["test"]
+    for study in result["studies"]:
+        assert {"study", "flagged_before", "flagged_after", "accepted"} <= set(study)
+        assert study["flagged_before"] and len(study["stacks"]) == 2
+    # What guards was never learnt from, and what tests was never read.
+    assert result["labelled"] == {"train": split["train"], "guard": split["validation"]}
+
+
+def test_the_events_say_how_far_it_is(guarded: Any) -> None:
+    _, result, events = guarded
+    epochs = [event for event in events if event["event"] == "epoch"]
+    wanted = {
+        "candidate",
+        "epoch",
+        "epochs",
+        "loss",
+        "alpha",
+        "flagged_before",
+        "flagged",
+        "guard_dice",
+        "seconds_left",
+    }
+    assert epochs and all(wanted <= set(event) for event in epochs)
+    assert all(0 <= e["guard_dice"] <= 1 and e["alpha"] == 0.25 * (e["epoch"] - 1) and e["epochs"] == 2 for e in epochs)
+    counted = [sum(e["candidate"] == k for e in epochs) for k in (1, 2, 3)]
+    assert counted == [len(c["epochs"]) - 1 for c in result["views"]["SA"]["candidates"]]
+    assert [event["candidate"] for event in events if event["event"] == "candidate"] == [1, 2, 3]
+    segments = [event for event in events if event["event"] == "segment"]
+    assert [(e["moment"], e["done"], e["total"]) for e in segments] == [
+        (moment, done, 2) for moment in ("before", "after") for done in (1, 2)
+    ]
+    if result["changed"]:
+        assert sum(event["event"] == "calibrate" for event in events) == 4
+    json.dumps(events)
+
+
+def test_every_study_has_its_masks_before_and_after_and_the_decision(guarded: Any) -> None:
+    out, result, _ = guarded
+    for study in result["studies"]:
+        home = out.with_name("bundle.refinement") / "studies" / study["study"]
+        assert read_json(home / "decision.json") == study
+        for moment in ("before", "after"):
+            assert (home / moment / f"{study['study']}_SA_ED.nii.gz").is_file()
+            assert (home / moment / "report.html").is_file()
+            assert read_json(home / moment / "quality.json")["study"] == study["study"]
+
+
+def test_none_changes_no_network_and_says_so(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, mode="none"))
+    assert hashes(tmp_path / "new") == hashes(parent) and result["changed"] == []
+    assert "the mode is none" in result["stopped_because"] and result["calibration"].startswith("the parent's")
+    new, old = (load_bundle(p).description["views"]["SA"]["calibration"] for p in (tmp_path / "new", parent))
+    assert new == old and not any(study["accepted"] for study in result["studies"])
+    home = tmp_path / "new.refinement" / "studies" / "patient001"
+    assert files_of(home / "before") == files_of(home / "after")
+
+
+@pytest.mark.parametrize("mode", ["paper", "entropy"])
+def test_the_baselines_run_in_the_same_loop(mode: str, strict: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    result = refine(strict, tiny_acdc, tmp_path / "new", replace(QUICK, mode=mode), report=events.append)
+    epochs = [event for event in events if event["event"] == "epoch"]
+    alphas = {"paper": {1: 1.0, 2: 0.5}, "entropy": {1: 0.5, 2: 0.5}}[mode]
+    assert epochs and all(event["alpha"] == alphas[event["epoch"]] for event in epochs)
+    assert (mode == "paper") == all(event["loss_supervised"] > 0 for event in epochs)
+    assert len(result["changed"]) == 3 and hashes(tmp_path / "new")[3:] == hashes(strict)[3:]
+    assert "twice as far away" in result["calibration"]
+    new, old = (load_bundle(p).description["views"]["SA"]["calibration"] for p in (tmp_path / "new", strict))
+    quantiles = [c["prediction"]["stack"]["RV"]["quantile"] for c in (new, old)]
+    assert quantiles[0] == pytest.approx(2 * quantiles[1]) and new["fences"] == old["fences"]
+
+
+def test_when_the_guard_falls_everything_is_taken_back(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    wild = replace(QUICK, learning_rate=3.0, average=0.0)
+    result = refine(parent, tiny_acdc, tmp_path / "new", wild)
+    candidates = result["views"]["SA"]["candidates"]
+    assert all(c["stopped_because"] == "the guard fell" and c["rolled_back"] for c in candidates)
+    assert [c["kept_epoch"] for c in candidates] == [0, 0, 0]
+    assert result["changed"] == [] and hashes(tmp_path / "new") == hashes(parent)
+    assert result["guard"]["after"] == result["guard"]["before"]
+
+
+def test_without_labels_agreement_guards_and_the_test_is_said(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    result = refine(parent, tiny_acdc, tmp_path / "new", labelled=None, report=events.append)
+    epochs = [event for event in events if event["event"] == "epoch"]
+    assert not result["supervised"] and result["labelled"] == {"train": [], "guard": []}
+    assert all(e["guard_dice"] is None and 0 <= e["agreement"] <= 1 and e["loss_supervised"] == 0 for e in epochs)
+    assert result["guard"]["of"] == "agreement, no labels"
+    assert result["calibration"].startswith("the parent's")
+
+
+def test_r_does_not_teach_what_is_better_than_its_ceiling(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, epochs=1))
+    said = result["views"]["SA"]["reconstruction"]
+    ceiling = load_bundle(parent).description["views"]["SA"]["qc"]["ceiling"]["RV"]
+    assert said["ceiling"] == ceiling and 0 <= said["predicted_quality"] <= 1
+    assert said["teaches"] == (ceiling > said["predicted_quality"])
+
+
+def test_cancel_comes_within_a_step_and_the_rest_is_done_later(
+    guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path
+) -> None:
+    """Asked to stop at one moment after another, from the first look on; then continued to the same bundle."""
+    reference, expected, _ = guarded
+    test = [study["study"] for study in expected["studies"]]
+    out, count = tmp_path / "bundle", 0
+    how = {"names": test, "config": replace(QUICK, recalibrate=True)}
+    for patience in (0, 5, 40, 90, 140):
+        asked = iter(range(patience))
+        with contextlib.suppress(Cancelled):
+            refine(parent, tiny_acdc, out, cancelled=lambda left=asked: next(left, None) is None, **how)
+            break
+        count += 1
+        assert not out.exists()
+    assert count >= 3
+    refine(parent, tiny_acdc, out, **how)
+    assert files_of(out) == files_of(reference)
+
+
+def test_wrong_input_is_one_sentence(guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    with pytest.raises(RVQCError, match="is the bundle that is refined"):
+        refine(parent, tiny_acdc, parent)
+    with pytest.raises(RVQCError, match="has no study 'nobody'"):
+        refine(parent, tiny_acdc, new, names=["nobody"])
+    with pytest.raises(RVQCError, match="continue it with --resume"):
+        refine(parent, tiny_acdc, new, work=guarded[0].with_name("bundle.refinement"), resume=False)
+    with pytest.raises(RVQCError, match="another configuration"):
+        refine(parent, tiny_acdc, new, replace(QUICK, seed=8), work=guarded[0].with_name("bundle.refinement"))
+    with pytest.raises(RVQCError, match="is not calibrated for SA"):
+        refine(write_tiny_bundle(tmp_path / "raw", views=("SA",)), tiny_acdc, new, labelled=None)
+    assert not new.exists()
+
+
+def test_a_study_that_cannot_be_read_is_left_out_and_named(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_acdc / "patient001", data / "patient001")
+    shutil.copytree(tiny_acdc / "patient002", data / "patient002")
+    for file in (data / "patient002").glob("*frame01.nii.gz"):
+        file.write_bytes(file.read_bytes()[:-300])
+    result = refine(parent, data, tmp_path / "new", replace(QUICK, mode="none"), labelled=None)
+    assert [study["study"] for study in result["studies"]] == ["patient001"]
+    assert [f["study"] for f in result["failed"]] == ["patient002"] and "patient002" in result["failed"][0]["reason"]
+
+
+# In processes of their own -----------------------------------------------------------------------------------------------
+
+COMMAND = ["-m", "RVQCLib.cli", "refine", "--device", "cpu", "--precision", "float32", "--epochs", "2"]
+COMMAND += ["--steps", "3", "--batch", "4"]
+
+
+def start(launcher: list[str], parent: Path, data: Path, out: Path, *more: str) -> subprocess.Popen:
+    options = ["--bundle", str(parent), "--labelled", str(data), "--out", str(out), *more]
+    command = [sys.executable, *launcher, *COMMAND, *options, "--names", "patient001", "patient002", "--", str(data)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "RVQCSegment")}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process: subprocess.Popen) -> tuple[str, list[dict[str, Any]]]:
+    """stdout and the events of a command that ended well."""
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stdout, [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bundle(
+    parent: Path, tiny_acdc: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """kill -9 a random while after a random event, as often as ``--kills`` says (20 is the number of the promise)."""
+    stdout, events = finished(start([], parent, tiny_acdc, tmp_path / "whole", "--json"))
+    assert json.loads(stdout)["mode"] == "guarded"
+    generator, was, out = random.Random(0), files_of(parent), tmp_path / "killed"
+    for _ in range(request.config.getoption("--kills")):
+        process = start([], parent, tiny_acdc, out, "--resume")
+        for _ in range(generator.randrange(len(events))):
+            if not process.stderr.readline():
+                break
+        time.sleep(generator.uniform(0, 0.15))
+        process.kill()
+        process.communicate()
+    finished(start([], parent, tiny_acdc, out, "--resume"))
+    whole, killed = files_of(tmp_path / "whole"), files_of(out)
+    assert set(whole) == set(killed)
+    assert [name for name in whole if whole[name] != killed[name]] == ["bundle.json"]  # which has the bundle's name
+    descriptions = [read_json(tmp_path / name / "bundle.json") for name in ("whole", "killed")]
+    for description in descriptions:
+        description.pop("name"), description.pop("checksum")
+    assert descriptions[0] == descriptions[1]
+    assert files_of(parent) == was
+
+
+def test_two_processes_take_the_steps_of_one(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    """torchrun with gloo: the same losses and the same networks as one process with the same global batch."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    processes = [
+        start([], parent, tiny_acdc, tmp_path / "one", "--no-calibration"),
+        start(launcher, parent, tiny_acdc, tmp_path / "two", "--no-calibration"),
+    ]
+    one, two = ([e for e in finished(p)[1] if e["event"] == "epoch"] for p in processes)
+    assert len(one) == len(two) > 0
+    for a, b in zip(one, two, strict=True):
+        assert (a["candidate"], a["epoch"]) == (b["candidate"], b["epoch"])
+        assert b["loss_supervised"] == pytest.approx(a["loss_supervised"], rel=1e-4)
+        assert b["loss_flagged"] == pytest.approx(a["loss_flagged"], rel=1e-4)
+        assert b["guard_dice"] == pytest.approx(a["guard_dice"], abs=2e-3)
+
+
+def test_the_command_says_what_is_wrong(parent: Path, tiny_acdc: Path, tmp_path: Path, capsys: Any) -> None:
+    arguments = ["refine", str(tmp_path / "nothing"), "--bundle", str(parent), "--out", str(tmp_path / "new")]
+    assert main(arguments) == 2
+    assert str(tmp_path / "nothing") in capsys.readouterr().err and not (tmp_path / "new").exists()
