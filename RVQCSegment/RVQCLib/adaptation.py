@@ -230,10 +230,9 @@ class Refinement:
             images = np.concatenate([stack.images[:, 0] for stack in stacks])
             return _Slices(images, np.zeros(images.shape, np.uint8), np.ones(len(images), np.float32))
         lessons = []
-        for mine, theirs, stack in zip(own, self._others, stacks, strict=True):
+        for mine, theirs in zip(own, self._others, strict=True):
             self._check()
-            how = {"reconstruction": self.reconstruction}
-            lessons.append(lesson(mine, theirs, self.number, self.models, **how))
+            lessons.append(lesson(mine, theirs, self.number, self.models, reconstruction=self.reconstruction))
         edge = (stacks[0].source.shape[-1] - stacks[0].images.shape[-1]) // 2
         return _Slices(
             np.concatenate([stack.source for stack in stacks]),

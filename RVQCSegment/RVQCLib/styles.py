@@ -26,7 +26,7 @@ def give_style(images: Tensor, examples: Tensor, *, share: float, generator: Gen
     images
         float (batch, 1, size, size), 0..1.
     examples
-        float (n, 1, size, size) of the new domain; every image draws one of them, and how far to go toward it.
+        float (n, 1, size, size) of the new domain; every image draws one of them.
     share
         Part of the images that is changed.
     generator
@@ -34,11 +34,10 @@ def give_style(images: Tensor, examples: Tensor, *, share: float, generator: Gen
     """
     batch = len(images)
     drawn = examples[torch.randint(0, len(examples), (batch,), generator=generator)].to(images)
-    reach = torch.rand(batch, generator=generator)[:, None, None, None] * 0.5 + 0.5
     grain = torch.randn(images.shape, generator=generator)
     chosen = (torch.rand(batch, generator=generator) < share)[:, None, None, None]
     styled = match_spectrum(match_histogram(images, drawn), drawn, grain)
-    return torch.where(chosen, torch.lerp(images, styled, reach), images)
+    return torch.where(chosen, styled, images)
 
 
 def match_histogram(images: Tensor, examples: Tensor) -> Tensor:
