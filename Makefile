@@ -1,5 +1,6 @@
 # make demo   set up and run the main job on two synthetic studies
 # make test   set up, check the style, run the tests
+# make panel  the Slicer modules in a window without Slicer (FILES="a.nii.gz b.nrrd" loads them)
 # make bench  what the whole costs over the bare networks -> bench.json
 # make picture  the page of the demo's spoilt study -> Docs/report.png (needs chromium)
 
@@ -8,7 +9,7 @@ BROWSER ?= chromium
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench style wheel picture clean
+.PHONY: demo test panel bench style wheel picture clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt pyproject.toml
@@ -26,8 +27,19 @@ style: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Two runs of pytest: the stand-in's qt, ctk and slicer must not leak into the engine's tests. Where the stand-in cannot
+# be installed or started its tests are skipped and the reason is printed.
 test: style
 	$(BIN)/python -m pytest
+	-$(MAKE) --no-print-directory .venv/panel
+	$(BIN)/python -m pytest -rs Testing/panel
+
+.venv/panel: .venv/ready Testing/host/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement Testing/host/requirements.txt
+	touch .venv/panel
+
+panel: .venv/panel
+	PYTHONPATH=Testing $(BIN)/python -m host $(FILES)
 
 bench: .venv/ready
 	$(BIN)/python Testing/benchmark.py --out bench.json

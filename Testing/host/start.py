@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = {"slicer_core": "slicer-core", "PySide6": "PySide6-Essentials", "vtkmodules": "vtk", "numpy": "numpy"}
-DEBIAN = "libegl1 libgl1 libgl1-mesa-dri libxkbcommon0 libfontconfig1 libdbus-1-3 libglib2.0-0"
+LIBRARIES = ("EGL", "GL", "xkbcommon", "fontconfig", "dbus-1", "glib-2.0")
+DEBIAN = (Path(__file__).parent / "debian.txt").read_text(encoding="utf-8").split()
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -35,8 +36,10 @@ def missing() -> str | None:
     absent = [package for module, package in PACKAGES.items() if find_spec(module) is None]
     if absent:
         return f"the stand-in for Slicer needs {', '.join(absent)}: run `make panel` once, or pip install -e .[panel]"
-    if sys.platform.startswith("linux") and ctypes.util.find_library("EGL") is None:
-        return f"the stand-in for Slicer needs a GL library: apt-get install --no-install-recommends {DEBIAN}"
+    lacking = [name for name in LIBRARIES if ctypes.util.find_library(name) is None]
+    if lacking and sys.platform.startswith("linux"):
+        needed = f"lib{', lib'.join(lacking)}"
+        return f"the stand-in for Slicer needs {needed}: apt-get install --no-install-recommends {' '.join(DEBIAN)}"
     return None
 
 
