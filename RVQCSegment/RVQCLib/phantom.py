@@ -86,7 +86,8 @@ def _image(scene: Scene, view: str, now: Beat, contrast: Contrast, bodies: list[
     plane, rough, window = scene.planes[view], scene.rough[view], scene.window(view)
     signal, texture, flow = signal_tables(contrast)
     column, row = plane.geometry.spacing[:2]
-    spread = max(contrast.blur_mm / row, 0.2), max(contrast.blur_mm / column, 0.2)
+    tilt = contrast.blur_ratio**0.5
+    spread = max(contrast.blur_mm / tilt / row, 0.2), max(contrast.blur_mm * tilt / column, 0.2)
     swirl = np.abs(rough.middle) + 0.5 * np.abs(rough.coarse) - 1
     grain = 0.6 * rough.fine + 0.6 * rough.middle + 0.4 * rough.coarse
     image = np.zeros(plane.shape, np.float32)

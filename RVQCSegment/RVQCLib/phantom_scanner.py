@@ -37,6 +37,7 @@ class Contrast:
     ink: bool = True  # fat and water cancel where they share a voxel, the black outline of balanced SSFP
     gain: float = 1.0
     truncation: float = 1.0  # part of the spatial frequencies that was measured; the rest is zero filling
+    blur_ratio: float = 1.0  # of the blur along the rows to that along the columns, whose mean `blur_mm` is
 
 
 def random_contrast(rng: np.random.Generator, strength: float = 1.0) -> Contrast:

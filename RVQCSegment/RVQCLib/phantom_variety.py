@@ -15,6 +15,7 @@ from RVQCLib.phantom_anatomy import Anatomy, make_anatomy
 from RVQCLib.phantom_scanner import Contrast
 
 FIELDS_MM = (270.0, 420.0)
+SMALL_FIELDS_MM = (150.0, 270.0)  # these may cut the heart
 SPACINGS_MM = (0.9, 2.0)
 
 
@@ -23,7 +24,8 @@ def vary(seed: int, disease: str, strength: float = 1.0) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 8])
     spread = strength * float(rng.uniform(0.7, 2.0))
     spacing = float(np.exp(rng.uniform(*np.log(SPACINGS_MM))))
-    field = rng.uniform(*FIELDS_MM)
+    low, high = FIELDS_MM if rng.random() < 0.85 else SMALL_FIELDS_MM
+    field = rng.uniform(low, high)
     long, short = (max(96, round(part * field / spacing)) for part in (1.0, rng.uniform(0.7, 1.0)))
     return {
         "anatomy": vary_anatomy(make_anatomy(rng, disease=disease, spread=spread), rng, strength),
@@ -53,6 +55,7 @@ def vary_anatomy(person: Anatomy, rng: np.random.Generator, strength: float) -> 
         mediastinum=(float(rng.uniform(0, 40)), float(rng.uniform(5, 20))),
         atria=(0.85 * factor(0.18), 0.8 * factor(0.18)),
         effusion=strength * float(rng.uniform(2, 12)) if rng.random() < 0.15 else 0.0,
+        trabeculae=strength * float(rng.uniform(0.0, 3.0)),
         papillary=0.0 if rng.random() < 0.1 else person.papillary,
     )
 
@@ -69,8 +72,8 @@ def vary_contrast(rng: np.random.Generator, strength: float = 1.0) -> Contrast:
     return Contrast(
         blood=blood,
         rv_blood=blood * part(0.65, 1.12),
-        myocardium=blood * part(0.15, 0.62),
-        lung=blood * (part(0.02, 0.12) if some[0] < 0.85 else part(0.1, 0.5)),
+        myocardium=blood * part(0.08, 0.6),
+        lung=blood * (part(0.02, 0.15) if some[0] < 0.7 else part(0.1, 0.5)),
         liver=blood * part(0.2, 0.9),
         fat=blood * (part(0.5, 1.6) if some[1] < 0.75 else part(0.05, 0.6)),
         chest_wall=blood * part(0.1, 0.55),
@@ -83,10 +86,11 @@ def vary_contrast(rng: np.random.Generator, strength: float = 1.0) -> Contrast:
         texture=part(0.3, 2.5),
         noise=blood * 0.01 * float(np.exp(strength * rng.uniform(0, 2.2))),
         bias=strength * float(rng.uniform(-0.3, 0.7)),
+        blur_ratio=float(np.exp(strength * rng.uniform(-1.0, 1.0))),
         blur_mm=float(np.exp(rng.uniform(np.log(0.4), np.log(2.0)))),
         ghosting=strength * float(rng.uniform(0, 0.12)) if some[2] < 0.6 else 0.0,
         flow=strength * 0.35 * float(rng.random()) ** 2,
         banding=strength * float(rng.uniform(0.2, 0.8)) if some[3] < 0.3 else 0.0,
-        ink=bool(rng.random() < 0.75),
+        ink=bool(rng.random() < 0.65),
         truncation=float(rng.uniform(0.5, 1.0)),
     )

@@ -10,7 +10,7 @@ import pytest
 from RVQCLib import phantom
 from RVQCLib.phantom_anatomy import FLUID, Anatomy, beat, make_anatomy
 from RVQCLib.phantom_scanner import Contrast, truncate
-from RVQCLib.phantom_variety import FIELDS_MM, SPACINGS_MM, vary
+from RVQCLib.phantom_variety import FIELDS_MM, SMALL_FIELDS_MM, SPACINGS_MM, vary
 from RVQCLib.stack import LABELS, Stack
 from RVQCLib.study import find_studies
 
@@ -75,7 +75,7 @@ def test_training_patients_are_the_same_for_a_seed_and_vary_more_with_strength()
     for options in drawn[1.0]:
         assert SPACINGS_MM[0] <= options["spacing"][0] <= SPACINGS_MM[1]
         field = max(n * options["spacing"][0] for n in options["size"])
-        assert FIELDS_MM[0] - 2 <= field <= FIELDS_MM[1] + 2
+        assert SMALL_FIELDS_MM[0] - 2 <= field <= FIELDS_MM[1] + 2
         assert isinstance(options["contrast"], Contrast) and options["contrast"].myocardium < options["contrast"].blood
     for of in (lambda o: np.log(o["anatomy"].rv_volume), lambda o: o["contrast"].liver / o["contrast"].blood):
         assert np.std([of(o) for o in drawn[0.3]]) < np.std([of(o) for o in drawn[1.0]])
