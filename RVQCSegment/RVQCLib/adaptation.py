@@ -23,7 +23,8 @@ from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled
 from RVQCLib.fitting import Report, build_like
-from RVQCLib.guards import Look, best_of, loss_of_guard, reason_to_stop, weighted
+from RVQCLib.guards import Look, best_of, fallen, loss_of_guard, reason_to_stop, weighted
+from RVQCLib.inference import hard_masks
 from RVQCLib.learner import Batch, Learner
 from RVQCLib.metrics import dice
 from RVQCLib.recipes import RefinementConfig
@@ -34,6 +35,8 @@ from RVQCLib.teachers import Flagged, lesson, standing
 GENTLE = AugmentationConfig(scale=(0.85, 1.2), relabel=0.1, remap=0.25, gamma=0.25, bias=0.25, blur=0.1, noise=0.2)
 """Of flagged slices: moved and turned as in training, but with more of their own look left."""
 
+PULLS = 2
+"""How often a candidate whose guard fell goes half the way back in one epoch before it has to stop."""
 RISE = 2
 """Epochs after the first in which alpha rises to its full value where the teacher is a consensus."""
 
@@ -102,7 +105,7 @@ class Refinement:
     reconstruction: float
     report: Report = lambda event: None
     cancelled: Callable[[], bool] = lambda: False
-    _others: list[np.ndarray] = field(init=False, repr=False)
+    _others: list[np.ndarray] = field(init=False, repr=False)  # of every stack the masks of the other candidates
 
     def run(self) -> Refined:
         """Refine, from the checkpoint if there is one.
@@ -114,7 +117,7 @@ class Refinement:
         """
         config, recipe = self.config, self.config.recipe
         keep = [j for j in range(len(self.models.segmenters)) if j != self.number]
-        self._others = [voters[keep] for voters in self.voters]
+        self._others = [_masks(voters[keep]) for voters in self.voters]
         model = copy.deepcopy(self.models.segmenters[self.number])
         learner = Learner(config, model, self.models.device, self.report)
         learner.load(self.checkpoint)
@@ -126,11 +129,12 @@ class Refinement:
             started = time.monotonic()
             losses = self._epoch(learner, own)
             learner.epoch += 1
+            pulled = self._pull(learner)
             own = self._probabilities(learner)
             learner.remember(self._look(learner, own))
             learner.save(self.checkpoint)
             reason = self._reason(learner)
-            self._tell(learner, losses, time.monotonic() - started)
+            self._tell(learner, losses, pulled, time.monotonic() - started)
         return self._end(learner, own, reason or "K_semi was reached" if recipe.teacher != "none" else "nothing to do")
 
     def _reason(self, learner: Learner) -> str:
@@ -147,6 +151,18 @@ class Refinement:
         weights = learner.best if kept.epoch != learner.epoch else learner.average
         back = self.config.recipe.guarded and loss_of_guard(looks[0], looks[-1]) > self.config.margin
         return Refined(weights, own, tuple(looks), kept.epoch, reason, back)
+
+    def _pull(self, learner: Learner) -> int:
+        """Where the labelled guard fell by more than the margin, go half the way back to the start, at most `PULLS` times."""
+        if not self.config.recipe.guarded or not self.material.guard:
+            return 0
+        for count in range(PULLS):
+            guard = self._guard(learner, self.material.guard)
+            rv, lv, myo = learner.crew.agree([guard["RV"], guard["LV"], guard["MYO"]], learner.device)
+            if fallen(learner.looks[0].guard, {"RV": rv, "LV": lv, "MYO": myo}) <= self.config.margin:
+                return count
+            learner.pull(0.5)
+        return PULLS
 
     # What is seen --------------------------------------------------------------------------------------------------
 
@@ -183,14 +199,14 @@ class Refinement:
         if self.cancelled():
             raise Cancelled
 
-    def _tell(self, learner: Learner, losses: np.ndarray, seconds: float) -> None:
+    def _tell(self, learner: Learner, losses: np.ndarray, pulled: int, seconds: float) -> None:
         first, now, count = learner.looks[0], learner.looks[-1], len(self.models.segmenters)
         left = self.config.epochs - learner.epoch + self.config.epochs * (count - self.number - 1)
         event = {"event": "epoch", "candidate": self.number + 1, "candidates": count, "epoch": learner.epoch}
         event |= {"epochs": self.config.epochs, "alpha": self._alpha(learner.epoch)}
         event |= {"loss": float(losses.sum()), "loss_supervised": float(losses[0]), "loss_flagged": float(losses[1])}
         event |= {"flagged_before": first.flagged, "flagged": now.flagged, "score": now.score}
-        event |= {"guard_dice": now.guard.get("RV"), "agreement": now.guard.get("agreement")}
+        event |= {"pulled_back": pulled, "guard_dice": now.guard.get("RV"), "agreement": now.guard.get("agreement")}
         if learner.crew.leads:
             self.report({**event, "seconds_left": seconds * left})
 
@@ -230,9 +246,10 @@ class Refinement:
             images = np.concatenate([stack.images[:, 0] for stack in stacks])
             return _Slices(images, np.zeros(images.shape, np.uint8), np.ones(len(images), np.float32))
         lessons = []
-        for mine, theirs in zip(own, self._others, strict=True):
+        for mine, voters, others in zip(own, self.voters, self._others, strict=True):
             self._check()
-            lessons.append(lesson(mine, theirs, self.number, self.models, reconstruction=self.reconstruction))
+            adapted = voters[: self.number]
+            lessons.append(lesson(mine, adapted, others, self.models, reconstruction=self.reconstruction))
         edge = (stacks[0].source.shape[-1] - stacks[0].images.shape[-1]) // 2
         return _Slices(
             np.concatenate([stack.source for stack in stacks]),
@@ -254,6 +271,12 @@ class Refinement:
             known = give_style(known, domain, share=config.style, generator=generator)
         known, truth = augment(known, truth, size, config=AugmentationConfig(), generator=generator)
         return Batch(torch.cat([known, images]), torch.cat([truth, labels]), len(known))
+
+
+def _masks(voters: np.ndarray) -> np.ndarray:
+    """The masks (m, slices, size, size) of class probabilities (m, slices, 4, size, size); m may be 0."""
+    masks = [hard_masks(one.astype(np.float32))[0] for one in voters]
+    return np.array(masks, np.uint8).reshape(len(voters), voters.shape[1], *voters.shape[3:])
 
 
 @dataclass(frozen=True, eq=False)

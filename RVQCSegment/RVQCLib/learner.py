@@ -45,7 +45,8 @@ class Batch:
 class Learner:
     """Model, slow-moving copy, optimizer, and what was seen so far: what a checkpoint holds.
 
-    The copy is the model itself in modes without guards. `best` holds the weights of the best look.
+    The copy is the model itself in modes without guards. `start` holds the weights from before, `best` those of the best
+    look.
     """
 
     def __init__(self, config: RefinementConfig, model: nn.Module, device: str, report: Report) -> None:
@@ -57,7 +58,9 @@ class Learner:
         learning = _learning(model, config.recipe.normalization_only)
         self.optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, weight_decay=0.0)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.best = dict(self.average)
+        self.start = dict(self.average)
+        self.average = {name: value.clone() for name, value in self.average.items()}
+        self.best = dict(self.start)
         self.epoch = 0
         self.updates = 0
         self.looks: list[Look] = []
@@ -108,15 +111,23 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the slow copy toward the model, as far as a mean over all steps would at first."""
+        """Move the slow copy toward the model; at first it is a mean over all steps, the late ones weighing more."""
         self.updates += 1
         decay = self.config.average if self.config.recipe.guarded else 0.0
-        decay = min(decay, self.updates / (self.updates + 9.0)) if decay else 0.0
+        decay = min(decay, self.updates / (self.updates + 2.0)) if decay else 0.0
         for name, value in self.model.state_dict().items():
             if value.is_floating_point() and decay:
                 self.average[name].lerp_(value, 1 - decay)
             else:
                 self.average[name].copy_(value)
+
+    @torch.no_grad()
+    def pull(self, share: float) -> None:
+        """Bring model and slow copy back toward the weights that they started from, by `share` of the way."""
+        for weights in (self.model.state_dict(), self.average):
+            for name, value in weights.items():
+                if value.is_floating_point():
+                    value.lerp_(self.start[name].to(value.device), share)
 
     def predict(self, model: nn.Module, images: np.ndarray) -> np.ndarray:
         """Class probabilities (slices, 4, size, size) of images (slices, 1, size, size) by a model in evaluation mode."""

@@ -64,7 +64,7 @@ class RefinementConfig:
     batch
         Slices of a step over all processes; half of them labelled where there are labelled ones.
     average
-        Decay of the slow-moving copy of the weights (``guarded``).
+        Decay of the slow-moving copy of the weights (``guarded``), once it has seen many steps.
     alpha
         Weight of the flagged slices' loss where it does not fade.
     style
@@ -86,18 +86,18 @@ class RefinementConfig:
     """
 
     mode: str = "guarded"
-    epochs: int = 8
-    steps: int = 20
+    epochs: int = 6
+    steps: int = 40
     batch: int = 16
     learning_rate: float = 2e-4
-    average: float = 0.95
+    average: float = 0.98
     alpha: float = 0.5
     style: float = 0.8
     reconstruction: float = 0.3
     margin: float = 0.005
     patience: int = 3
-    guard_slices: int = 96
-    most_stacks: int = 120
+    guard_slices: int = 48
+    most_stacks: int = 24
     most_volume_change: float = 1.5
     source_size: int = 192
     precision: str = "auto"

@@ -325,7 +325,8 @@ def _guard(
     rows = []
     for example in guards:
         job.check()
-        probabilities = propose(example.images.astype(np.float32)[:, None], replace(models, consensus=False))
+        with torch.autocast(job.device.split(":")[0], torch.bfloat16, enabled=job.config.precision == "bfloat16"):
+            probabilities = propose(example.images.astype(np.float32)[:, None], replace(models, consensus=False))
         mask = probabilities.mean(axis=0).argmax(axis=1)
         rows.append([dice(mask == LABELS[s], example.labels == LABELS[s]) for s in STRUCTURES])
     return dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True))

@@ -73,31 +73,33 @@ class Lesson:
     weights: np.ndarray
 
 
-def lesson(own: np.ndarray, others: np.ndarray, adapted: int, models: ViewModels, *, reconstruction: float) -> Lesson:
+def lesson(
+    own: np.ndarray, adapted: np.ndarray, others: np.ndarray, models: ViewModels, *, reconstruction: float
+) -> Lesson:
     """What one stack teaches.
 
     Parameters
     ----------
-    own, others
-        Class probabilities of the slow-moving copy of the candidate that learns (slices, 4, size, size) and of the other
-        candidates (m - 1, slices, 4, size, size).
+    own
+        Class probabilities of the slow-moving copy of the candidate that learns (slices, 4, size, size).
     adapted
-        How many of the first others have been refined before. Only they and `own` make the consensus, because those that
-        have not met the new domain pull back; for the trust all count.
+        Those of the candidates that have been refined before (k, slices, 4, size, size), none for the first. Only they
+        and `own` make the consensus, because candidates that have not met the new domain pull back.
+    others
+        Masks of all other candidates, uint8 (m - 1, slices, size, size): for the trust all count.
     reconstruction
         Weight of R's opinion. The label of a pixel is ``argmax(consensus + reconstruction * R(consensus))``: R decides
         only where the consensus is in doubt.
     """
-    voters = np.concatenate([own[None], others]).astype(np.float32)
-    consensus = voters[: adapted + 1].mean(axis=0)
+    consensus = np.concatenate([own[None], adapted]).astype(np.float32).mean(axis=0)
     mask, _ = hard_masks(consensus)
     again = reconstruct(mask, models)
     labels = mask
     if reconstruction > 0:
         corrected = consensus + reconstruction * (again[:, None] == np.arange(4, dtype=np.uint8)[:, None, None])
         labels, _ = hard_masks(corrected)
-    masks = np.stack([hard_masks(p)[0] for p in voters])
-    return Lesson(labels, trust(masks, mask, again))
+    mine = own.argmax(axis=1).astype(np.uint8)
+    return Lesson(labels, trust(np.concatenate([mine[None], others]), mask, again))
 
 
 def trust(masks: np.ndarray, mask: np.ndarray, again: np.ndarray) -> np.ndarray:
@@ -143,14 +145,14 @@ class Standing:
 def standing(
     own: Sequence[np.ndarray], others: Sequence[np.ndarray], stacks: Sequence[Flagged], models: ViewModels
 ) -> Standing:
-    """Judge one candidate on the flagged stacks; `own` and `others` hold a stack's probabilities each, as in `lesson`."""
+    """Judge one candidate on the flagged stacks; `own` and `others` hold a stack's probabilities, and masks, as in
+    `lesson`."""
     flagged, shapes, agreements = 0, [], []
     for mine, theirs, stack in zip(own, others, stacks, strict=True):
         mask, _ = hard_masks(mine.astype(np.float32))
         measures = measure(mask[None], reconstruct(mask, models)[None], stack.spacing_zyx)
         rv = mask == LABELS["RV"]
-        seen = [hard_masks(p.astype(np.float32))[0] == LABELS["RV"] for p in theirs]
-        agreement = float(np.mean([dice(rv, other) for other in seen])) if seen else 1.0
+        agreement = float(np.mean([dice(rv, other == LABELS["RV"]) for other in theirs])) if len(theirs) else 1.0
         agreements.append(agreement if rv.any() else 0.0)
         shapes.append(float(measures.stack_pDC[0, 0]) if rv.any() else 0.0)
         flagged += not rv.any() or _unusual(measures, models, stack.phase)

@@ -106,8 +106,21 @@ def test_the_slow_copy_follows_and_without_guards_it_is_the_model(models: ViewMo
         before = one.average[name].clone()
         one.step(batch(), 0.5, models)
         now = one.model.state_dict()[name]
-        share = 0.9 if mode == "guarded" else 1.0  # one update: decay min(0.95, 1 / 10)
+        share = 2 / 3 if mode == "guarded" else 1.0  # one update: decay 1 / (1 + 2)
         assert torch.allclose(one.average[name], before + share * (now - before), atol=1e-7)
+
+
+def test_pulled_back_is_part_of_the_way_to_where_it_started(models: ViewModels) -> None:
+    one, _ = learner()
+    one.set_learning_rate(0.5)
+    start, name = state(one.model), "encoder.0.0.0.weight"
+    one.step(batch(), 0.5, models)
+    now, slow = state(one.model), {key: value.clone() for key, value in one.average.items()}
+    one.pull(0.25)
+    for moved, found in ((now, one.model.state_dict()), (slow, one.average)):
+        assert not torch.equal(moved[name], start[name])
+        assert torch.allclose(found[name], 0.75 * moved[name] + 0.25 * start[name], atol=1e-7)
+    assert torch.equal(one.start[name], start[name])
 
 
 class OutOfMemory:
@@ -229,7 +242,7 @@ def test_r_decides_only_where_the_consensus_is_in_doubt(
     again = mask.copy()
     again[:, 8:10, 4:14] = 0  # R takes this row away, and the next one, of which the consensus is sure
     monkeypatch.setattr("RVQCLib.teachers.reconstruct", lambda _mask, _models: again)
-    taught = lesson(sure, sure[None], 1, models, reconstruction=0.3).labels
+    taught = lesson(sure, sure[None], mask[None], models, reconstruction=0.3).labels
     assert (taught[:, 8, 4:14] == 0).all() and (taught[:, 9, 4:14] == 3).all()
-    assert np.array_equal(lesson(sure, sure[None], 1, models, reconstruction=0.0).labels, mask)
+    assert np.array_equal(lesson(sure, sure[None], mask[None], models, reconstruction=0.0).labels, mask)
     assert STRUCTURES[0] == "RV"

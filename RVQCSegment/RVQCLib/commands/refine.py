@@ -30,8 +30,8 @@ def add(commands: Any) -> None:
         choices=("guarded", "paper", "entropy", "none"),
         help="guarded: with teacher, guard and roll-back; paper: eq. 2; entropy: TENT; none: nothing is learnt",
     )
-    parser.add_argument("--epochs", type=int, default=8, help="K_semi, the most epochs of a candidate")
-    parser.add_argument("--steps", type=int, default=20, help="the most steps of an epoch")
+    parser.add_argument("--epochs", type=int, default=6, help="K_semi, the most epochs of a candidate")
+    parser.add_argument("--steps", type=int, default=40, help="the most steps of an epoch")
     parser.add_argument("--batch", type=int, default=16, help="slices of a step, over all processes")
     parser.add_argument(
         "--margin", type=float, default=0.005, help="fall of the guard's Dice at which all is taken back"

@@ -1,0 +1,308 @@
+"""What refinement wins and what it costs, on real patients: one row a run, a JSON and a table in Markdown.
+
+A labelled data set is given the look of another scanner (`RVQCLib.shifts`); patients that the bundle's training never saw
+are refined on without their labels, which are read only to judge. Every run is compared with the bundle as it was, on the
+patients it was refined on (flagged, not flagged) and on other untouched patients without a shift.
+
+Sizes: the defaults (6 shifts, 3 seeds, 6 patients of one shift, 6 untouched, 3 epochs of 10 steps a candidate, the light
+shipped bundle) are meant for two idle cores and two hours. Rows are appended as they come; the same call goes on.
+
+    python Testing/refinement_benchmark.py ACDC/training --out refinement_benchmark.json --table Docs/refinement_table.md
+    python Testing/refinement_benchmark.py ACDC/training --leave-out RV --epochs 8 --steps 20 --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from RVQCLib.bundle import Bundle, load_bundle, shipped_bundle
+from RVQCLib.evaluation import interval, stack_rows
+from RVQCLib.files import read_json, write_json
+from RVQCLib.pipeline import segment_study
+from RVQCLib.refinement import RefinementConfig, refine_bundle
+from RVQCLib.shifts import shift_stack
+from RVQCLib.stack import Study
+from RVQCLib.study import StudySource, find_studies, write_mask
+from RVQCLib.training import TrainingConfig, train_bundle
+
+SHIFTS = ("blur:5", "noise:5", "ghosting:5", "motion:5", "resolution:5", "noise:4")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "none": {"mode": "none"},
+    "guarded": {},
+    "paper": {"mode": "paper", "recalibrate": False},
+    "entropy": {"mode": "entropy", "recalibrate": False},
+    "guarded, labels there (ceiling)": {"style": 0.0, "alpha": 0.0, "margin": 1.0, "recalibrate": False},
+    "guarded, no look of the new domain": {"style": 0.0, "recalibrate": False},
+    "guarded, no lessons": {"alpha": 0.0, "recalibrate": False},
+    "guarded, R does not correct": {"reconstruction": 0.0, "recalibrate": False},
+}
+DEFAULT = ("none", "guarded", "paper", "entropy", "guarded, labels there (ceiling)")
+CEILING = "guarded, labels there (ceiling)"
+HARM = 0.01
+"""Fall of a stack's RV Dice that counts as harm."""
+
+
+def write_shifted(source: StudySource, name: str, severity: int, seed: int, folder: Path, prefix: str = "") -> None:
+    """A labelled study under a shift, in M&Ms-2's layout and convention; severity 0 leaves it as it is."""
+    study = source.load(labels=True)
+    home = folder / f"{prefix}{study.name}"
+    if home.is_dir():
+        return
+    part = folder / f".{home.name}"
+    part.mkdir(parents=True, exist_ok=True)
+    for stack in study.stacks:
+        shifted = shift_stack(stack, name, severity, seed=seed) if severity else stack
+        image = sitk.GetImageFromArray(shifted.pixels)
+        image.SetOrigin(stack.geometry.origin)
+        image.SetSpacing(stack.geometry.spacing)
+        image.SetDirection(stack.geometry.direction)
+        sitk.WriteImage(image, str(part / f"{home.name}_{stack.name}.nii.gz"))
+        truth = study.label(stack.view, stack.phase)
+        if truth is not None:
+            write_mask(truth, part / f"{home.name}_{stack.name}_gt.nii.gz")
+    part.rename(home)
+
+
+def judged(sources: Iterable[StudySource], bundle: Bundle, device: str) -> dict[str, dict[str, Any]]:
+    """By study and phase what `evaluation.stack_rows` says, of studies with true masks."""
+    rows: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        study: Study = source.load(labels=True)
+        for row in stack_rows(segment_study(study, bundle, device=device)):
+            rows[f"{row['study']} {row['phase']}"] = row
+    return rows
+
+
+class Benchmark:
+    """The runs of one call. `home` keeps shifted patients, bundles and what was judged before, so that nothing is done twice."""
+
+    def __init__(self, args: argparse.Namespace, home: Path) -> None:
+        self.args, self.home = args, home
+        self.sources = {source.name: source for source in find_studies(args.data)}
+        self.bundle_path = Path(args.bundle) if args.bundle else shipped_bundle()
+        self.labelled = Path(args.data)
+        self.patients, self.untouched = self._choose()
+
+    def _choose(self) -> tuple[list[str], list[str]]:
+        """Patients to refine on, and others: of the bundle's test part, or the group that was left out."""
+        if self.args.leave_out:
+            self.bundle_path = self._train_without(self.args.leave_out)
+        split = load_bundle(self.bundle_path).description["views"]["SA"]["training"]["split"]
+        test = [name for name in split["test"] if name in self.sources]
+        if self.args.leave_out:
+            group = sorted(n for n, s in self.sources.items() if s.group == self.args.leave_out)
+            return group[: self.args.patients], test[: self.args.untouched]
+        return test[::2][: self.args.patients], test[1::2][: self.args.untouched]
+
+    def _train_without(self, group: str) -> Path:
+        """A light bundle from all groups but one."""
+        data, out = self.home / f"without-{group}", self.home / f"bundle-without-{group}"
+        data.mkdir(parents=True, exist_ok=True)
+        for source in self.sources.values():
+            link = data / source.name
+            if source.group != group and not link.exists():
+                link.symlink_to((Path(self.args.data) / source.name).resolve())
+        config = TrainingConfig(
+            width=8, epochs=self.args.train_epochs, qc_epochs=30, locator_epochs=6, precision="auto"
+        )
+        if not out.exists():
+            train_bundle(data, out, config, device=self.args.device, jobs=2, report=_progress)
+        self.labelled = data
+        return out
+
+    def runs(self) -> Iterable[tuple[str, int, str]]:
+        """(shift, seed, variant) of all runs, so ordered that a part of them is a table already."""
+        shifts = ["group:0"] if self.args.leave_out else self.args.shifts
+        for seed in self.args.seeds:
+            for shift in shifts:
+                for variant in self.args.modes:
+                    yield shift, seed, variant
+
+    def run(self, shift: str, seed: int, variant: str) -> dict[str, Any]:
+        """One refinement, judged before and after."""
+        name, severity = shift.split(":")
+        data = self.home / "data" / f"{name}{severity}-{seed}"
+        for patient in self.patients:
+            write_shifted(self.sources[patient], name, int(severity), seed, data)
+        out = self.home / "out" / f"{name}{severity}-{seed}-{''.join(c for c in variant if c.isalnum())}"
+        labelled: Path = self.labelled
+        if variant == CEILING:
+            labelled = data.with_name(f"{data.name}-labelled")
+            for patient in self.patients:
+                write_shifted(self.sources[patient], name, int(severity), seed, labelled, "labelled-")
+        config = replace(self._config(seed), **VARIANTS[variant])
+        started = time.monotonic()
+        result = refine_bundle(
+            data, self.bundle_path, out, config, labelled=labelled, device=self.args.device, report=_progress
+        )
+        seconds = time.monotonic() - started
+        old, new = load_bundle(self.bundle_path), load_bundle(out)
+        there, other = find_studies(data), [self.sources[name] for name in self.untouched]
+        row = {"shift": shift, "seed": seed, "variant": variant, "seconds": seconds, "config": config.to_json()}
+        row |= {key: result[key] for key in ("stopped_because", "guard", "changed", "calibration", "studies")}
+        row["before"] = self._once(f"{data.name}-before", lambda: judged(there, old, self.args.device))
+        row["clean"] = self._once(f"clean-{seed}", lambda: judged(self._clean(), old, self.args.device))
+        row["untouched_before"] = self._once("untouched", lambda: judged(other, old, self.args.device))
+        same = not result["changed"]
+        row["after"] = row["before"] if same else judged(there, new, self.args.device)
+        row["untouched_after"] = row["untouched_before"] if same else judged(other, new, self.args.device)
+        shutil.rmtree(out.with_name(f"{out.name}.refinement"), ignore_errors=True)
+        return row
+
+    def _config(self, seed: int) -> RefinementConfig:
+        args = self.args
+        how = {"epochs": args.epochs, "steps": args.steps, "guard_slices": args.guard_slices, "seed": seed}
+        return RefinementConfig(**how, recalibrate=not args.no_calibration)
+
+    def _clean(self) -> list[StudySource]:
+        return [self.sources[patient] for patient in self.patients]
+
+    def _once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        file = self.home / "judged" / f"{name}.json"
+        if not file.exists():
+            write_json(file, work())
+        return read_json(file)
+
+
+def _progress(event: dict[str, Any]) -> None:
+    if event.get("event") in ("epoch", "candidate", "memory") or "run" in event:
+        sys.stderr.write(json.dumps(event) + "\n")
+        sys.stderr.flush()
+
+
+# The table -------------------------------------------------------------------------------------------------------------
+
+
+def changes(rows: Sequence[dict[str, Any]], which: str, measure: str) -> tuple[np.ndarray, list[str]]:
+    """Change of a measure a stack (`flagged`, `unflagged` of the patients refined on, or `untouched`), and whose it is."""
+    values, patients = [], []
+    for row in rows:
+        before, after = ("untouched_before", "untouched_after") if which == "untouched" else ("before", "after")
+        flagged = {study["study"] for study in row["studies"] if study["flagged_before"]}
+        for key, old in row[before].items():
+            if which == "untouched" or (old["study"] in flagged) == (which == "flagged"):
+                values.append(row[after][key][measure] - old[measure])
+                patients.append(f"{row['shift']}/{row['seed']}/{old['study']}")
+    return np.array(values), patients
+
+
+def summary(rows: Sequence[dict[str, Any]], which: str) -> dict[str, Any] | None:
+    """Mean change with interval over patients, worst case, share harmed; of RV Dice and RV HD."""
+    dice, patients = changes(rows, which, "RV_dice")
+    if not len(dice):
+        return None
+    hd, _ = changes(rows, which, "RV_hd_mm")
+    found = {"n_stacks": len(dice), "dice": interval(dice, patients, seed=0), "worst": float(dice.min())}
+    return {**found, "harmed": float((dice < -HARM).mean()), "hd_mm": interval(hd, patients, seed=0)}
+
+
+def recovered(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """RV Dice that the shift took from flagged studies, and the part of it that came back."""
+    lost, gained = [], []
+    for row in rows:
+        flagged = {study["study"] for study in row["studies"] if study["flagged_before"]}
+        for key, old in row["before"].items():
+            if old["study"] in flagged and key in row["clean"]:
+                lost.append(row["clean"][key]["RV_dice"] - old["RV_dice"])
+                gained.append(row["after"][key]["RV_dice"] - old["RV_dice"])
+    total = float(np.mean(lost)) if lost else 0.0
+    return {"lost": total, "recovered": float(np.mean(gained)) / total if total > 0.005 else None}
+
+
+def honesty(rows: Sequence[dict[str, Any]], moment: str) -> dict[str, float]:
+    """Predicted against real RV Dice on the patients refined on: mean absolute error, share above the 90 % bound."""
+    stacks = [stack for row in rows for stack in row[moment].values()]
+    error = [abs(s["RV_predicted_dice"] - s["RV_dice"]) for s in stacks]
+    return {
+        "mae": float(np.mean(error)),
+        "coverage": float(np.mean([s["RV_dice"] >= s["RV_lower_bound_90"] for s in stacks])),
+    }
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """All rows as Markdown: by variant over all shifts, then by shift."""
+    head = "| what | runs | lost to the shift | recovered | flagged: RV Dice | worst | harmed | RV HD, mm | not flagged: RV Dice | "
+    head += "untouched: RV Dice | worst | predicted Dice: MAE | coverage |\n" + "|---" * 13 + "|\n"
+    text = ["## All shifts\n\n" + head + "".join(_line(v, s) for v, s in _by(rows, "variant"))]
+    for shift, some in _by(rows, "shift"):
+        text.append(f"## {shift}\n\n" + head + "".join(_line(v, s) for v, s in _by(some, "variant")))
+    return "\n".join(text)
+
+
+def _by(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    return [(value, [r for r in rows if r[key] == value]) for value in dict.fromkeys(row[key] for row in rows)]
+
+
+def _line(variant: str, rows: Sequence[dict[str, Any]]) -> str:
+    flagged, plain, other = (summary(rows, which) for which in ("flagged", "unflagged", "untouched"))
+    back, said = recovered(rows), honesty(rows, "after")
+    share = "–" if back["recovered"] is None else f"{100 * back['recovered']:.0f} %"
+    cells = [variant, str(len(rows)), f"{back['lost']:.3f}", share, _change(flagged)]
+    cells += ["–"] * 3 if flagged is None else [_signed(flagged["worst"]), f"{100 * flagged['harmed']:.0f} %"]
+    cells += [] if flagged is None else [f"{flagged['hd_mm']['mean']:+.1f}"]
+    cells += [_change(plain), _change(other), "–" if other is None else _signed(other["worst"])]
+    return "| " + " | ".join([*cells, f"{said['mae']:.3f}", f"{said['coverage']:.2f}"]) + " |\n"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}"
+
+
+def _change(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    dice = found["dice"]
+    return f"{_signed(dice['mean'])} [{_signed(dice['low'])}, {_signed(dice['high'])}] (n {found['n_stacks']})"
+
+
+def main() -> None:
+    """Run what is missing, and write the JSON and the table after every row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="labelled studies, those of the bundle's split among them")
+    parser.add_argument("--out", default="refinement_benchmark.json")
+    parser.add_argument("--table", default="refinement_benchmark.md")
+    parser.add_argument("--work", default="refinement_benchmark")
+    parser.add_argument("--bundle", help="folder of a bundle; without it, the shipped one")
+    parser.add_argument("--modes", nargs="+", default=list(DEFAULT), choices=list(VARIANTS))
+    parser.add_argument("--shifts", nargs="+", default=list(SHIFTS), metavar="NAME:SEVERITY")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--patients", type=int, default=6)
+    parser.add_argument("--untouched", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--guard-slices", type=int, default=48)
+    parser.add_argument("--no-calibration", action="store_true", help="of guarded too: much faster")
+    parser.add_argument(
+        "--leave-out", metavar="GROUP", help="train a light bundle without a group; refine on that group"
+    )
+    parser.add_argument("--train-epochs", type=int, default=20, help="of the light bundle of --leave-out")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    out, bench = Path(args.out), Benchmark(args, Path(args.work))
+    rows = read_json(out)["rows"] if out.exists() else []
+    done = {(row["shift"], row["seed"], row["variant"]) for row in rows}
+    for run in bench.runs():
+        if run in done:
+            continue
+        rows.append(bench.run(*run))
+        write_json(out, {"data": Path(args.data).name, "device": args.device, "arguments": vars(args), "rows": rows})
+        Path(args.table).write_text(tables(rows), encoding="utf-8")
+        sys.stderr.write(f"{run}: {rows[-1]['seconds']:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()
