@@ -299,7 +299,10 @@ def main() -> None:
         if run in done:
             continue
         rows.append(bench.run(*run))
-        write_json(out, {"data": Path(args.data).name, "device": args.device, "arguments": vars(args), "rows": rows})
+        sizes = {
+            key: value for key, value in vars(args).items() if key not in ("data", "out", "table", "work", "bundle")
+        }
+        write_json(out, {"data": Path(args.data).name, "arguments": sizes, "rows": rows})
         Path(args.table).write_text(tables(rows), encoding="utf-8")
         sys.stderr.write(f"{run}: {rows[-1]['seconds']:.0f} s\n")
 
