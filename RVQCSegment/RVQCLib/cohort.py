@@ -119,6 +119,7 @@ def segment_cohort(
         "part": list(part),
         "scheduler": scheduler,
         "versions": _versions(),
+        "cautions": [f"{view}: {text}" for view, text in bundle.cautions.items()],
         "started": utc_now(),
         "finished": None,
         "n_found": len(found),

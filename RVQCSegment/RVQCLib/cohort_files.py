@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.cohort_page import CohortPage
+from RVQCLib.cohort_page import CohortPage, Row
 from RVQCLib.cohort_table import table_rows, worst_first, write_table
 from RVQCLib.manifest import Journal, write_run
 from RVQCLib.quality import Fences, QCOptions, Scores, cohort_fences, rejudge
@@ -66,7 +66,7 @@ class CohortFiles:
         cohort = fences_of(self.journal)
         header = {**header, "summary": self._summary(cohort), "fences": self._fences(cohort)}
         order = self._order(cohort)
-        write_table(self.out, (row for row, _ in self._rows(order, cohort)))
+        write_table(self.out, (row for row, _, _ in self._rows(order, cohort)))
         CohortPage(header, self.options).write(self.out, self._rows(order, cohort))
         write_run(self.out, header, self._records(cohort))
         return header
@@ -82,15 +82,13 @@ class CohortFiles:
             keys += [(worst_first(row), record["study"], place) for place, row in enumerate(rows)]
         return [(study, place) for _, study, place in sorted(keys)]
 
-    def _rows(
-        self, order: list[tuple[str, int]], cohort: Cohort
-    ) -> Iterator[tuple[dict[str, Any], Mapping[str, Any] | None]]:
-        """Every row of the table with its stack's record, which a failed study has none of."""
+    def _rows(self, order: list[tuple[str, int]], cohort: Cohort) -> Iterator[Row]:
+        """Every row of the table with its study's record and its stack in it, which a failed study has none of."""
         for study, place in order:
             if (record := self.journal.find(study)) is not None:
                 record = with_cohort(record, cohort, self.options)
                 stacks = record["stacks"] or [None]
-                yield table_rows(record, self.options)[place], stacks[place]
+                yield table_rows(record, self.options)[place], record, stacks[place]
 
     def _summary(self, cohort: Cohort) -> dict[str, Any]:
         studies: Counter[str] = Counter()

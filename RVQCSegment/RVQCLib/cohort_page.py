@@ -30,7 +30,8 @@ PAGE = "cohort.html"
 BINS = 36
 _ROWS = "\N{REPLACEMENT CHARACTER}rows\N{REPLACEMENT CHARACTER}"
 _ORIGIN = ("folder", "bundle", "options", "device", "versions", "part", "started", "finished")
-Row = tuple[Mapping[str, Any], Mapping[str, Any] | None]
+Row = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None]
+"""A row of the table, the record of its study, and in it its stack, which a failed study has none of."""
 
 
 @cache
@@ -55,13 +56,13 @@ class CohortPage:
     _values: dict[tuple[str, str], dict[str, array]] = field(default_factory=dict)
 
     def write(self, out: Path, rows: Iterable[Row]) -> None:
-        """Write ``cohort.html`` whole: `rows` of the table in their order, each with its stack's record or None."""
+        """Write ``cohort.html`` whole, its `rows` in their order."""
         with whole_file(out / PAGE) as part:
             drawn = part.with_name("rows")
             with drawn.open("w", encoding="utf-8") as stream:
-                for number, (row, stack) in enumerate(rows):
+                for number, (row, record, stack) in enumerate(rows):
                     self._count(row)
-                    stream.write((",\n" if number else "\n") + _json(_shown(row, stack)))
+                    stream.write((",\n" if number else "\n") + _json(self._shown(row, record, stack)))
             before, after = self._frame().split(_ROWS)
             with part.open("w", encoding="utf-8") as page, drawn.open(encoding="utf-8") as stream:
                 page.write(before)
@@ -79,6 +80,27 @@ class CohortPage:
             values["verdict"].append(VERDICTS.index(row["verdict"]))
             for measure in ("pDC", "pHD_mm"):
                 values[measure].append(row[f"{structure}_{measure}"])
+
+    def _shown(
+        self, row: Mapping[str, Any], record: Mapping[str, Any], stack: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """What the page's script draws of one row. The bundle's cautions stand above all rows, not in each."""
+        if stack is None:
+            return {"study": row["study"], "stack": "", "verdict": "failed", "reasons": [row["error"]], "checks": []}
+        picture = stack["thumbnail"]
+        return {
+            "study": row["study"],
+            "stack": f"{row['view']}_{row['phase']}",
+            "verdict": row["verdict"],
+            "reasons": stack["reasons"],
+            "checks": [check for check in record["checks"] if check not in self.header["cautions"]],
+            "numbers": {s: [_short(row[f"{s}_{measure}"]) for measure in MEASURES] for s in STRUCTURES},
+            "outside": [row["outside_reference"], row["outside_cohort"]],
+            "slices": row["n_slices"],
+            "slice": picture["slice"] + 1,
+            "picture": picture["picture"],
+            "paths": picture["paths"],
+        }
 
     def _frame(self) -> str:
         script, digest = _script()
@@ -155,25 +177,6 @@ def _range(values: np.ndarray, fences: list[float], measure: str) -> tuple[float
     if measure == "pDC":
         return max(0.0, min([float(np.quantile(values, 0.01)), *fences]) - 0.02), 1.0
     return 0.0, max([float(np.quantile(values, 0.99)), *fences, 1.0]) * 1.1
-
-
-def _shown(row: Mapping[str, Any], stack: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the page's script draws of one row."""
-    if stack is None:
-        return {"study": row["study"], "stack": "", "verdict": "failed", "reasons": [row["error"]]}
-    picture = stack["thumbnail"]
-    return {
-        "study": row["study"],
-        "stack": f"{row['view']}_{row['phase']}",
-        "verdict": row["verdict"],
-        "reasons": stack["reasons"],
-        "numbers": {s: [_short(row[f"{s}_{measure}"]) for measure in MEASURES] for s in STRUCTURES},
-        "outside": [row["outside_reference"], row["outside_cohort"]],
-        "slices": row["n_slices"],
-        "slice": picture["slice"] + 1,
-        "picture": picture["picture"],
-        "paths": picture["paths"],
-    }
 
 
 def _short(value: float | None) -> float | None:

@@ -16,13 +16,13 @@ from RVQCLib.stack import STRUCTURES
 TABLE = "cohort.csv"
 MEASURES = ("predicted_dice", "lower_bound_90", "pDC", "pHD_mm", "agreement", "volume_ml")
 COLUMNS = (
-    *("study", "view", "phase", "verdict", "ood", "reasons"),
+    *("study", "view", "phase", "verdict", "ood", "reasons", "checks"),
     *(f"{structure}_{measure}" for structure in STRUCTURES for measure in MEASURES),
     *("n_slices", "flagged_slices", "outside_reference", "outside_cohort"),
     *("mask", "image_sha256", "mask_sha256", "seconds", "error"),
 )
 """Distances in mm, volumes in ml; ``outside_…`` names the structures of which every candidate is beyond those fences, or
-``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1."""
+``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks`` are of the whole study."""
 _NUMBERS = {column for column in COLUMNS if column.startswith(tuple(f"{s}_" for s in STRUCTURES))}
 _NUMBERS |= {"n_slices", "seconds"}
 
@@ -47,6 +47,7 @@ def table_rows(record: Mapping[str, Any], options: QCOptions) -> list[dict[str, 
                 **common,
                 **measures,
                 "reasons": "; ".join(stack["reasons"]),
+                "checks": "; ".join(record["checks"]),
                 "flagged_slices": " ".join(str(part["index"] + 1) for part in stack["slices"]),
                 "outside_reference": outside(stack, "reference", options),
                 "outside_cohort": outside(stack, "cohort", options),

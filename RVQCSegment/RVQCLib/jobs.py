@@ -158,12 +158,15 @@ def batch(
     folder: str,
     out: str,
     bundle: str | None = None,
+    options: Mapping[str, Any] | None = None,
     **rest: Any,
 ) -> dict[str, Any]:
-    """Segment a folder of studies: the arguments of `cohort.segment_cohort` by name, paths as text."""
+    """Segment a folder of studies: the arguments of `cohort.segment_cohort` by name, paths as text, `options` as JSON."""
     from RVQCLib.bundle import shipped_bundle
     from RVQCLib.cohort import segment_cohort
+    from RVQCLib.quality import QCOptions
 
+    rest["options"] = QCOptions.from_json(options or {})
     path = Path(bundle) if bundle else shipped_bundle()
     return segment_cohort(Path(folder), path, Path(out), progress=progress, cancelled=cancelled, **rest)
 

@@ -22,6 +22,7 @@ from RVQCLib import cli, result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort import read_run, read_table, segment_cohort
 from RVQCLib.files import Cancelled, RVQCError, sha256
+from RVQCLib.jobs import JOBS, Opened
 from RVQCLib.pipeline import segment_study
 from RVQCLib.processes import run_processes
 from RVQCLib.quality import Fences, QCOptions, Scores, fences
@@ -386,6 +387,16 @@ def test_the_command_says_what_was_found(
     other = [*map(str, arguments[:3]), str(tmp_path / "other"), *map(str, arguments[4:]), "--only", "patient005"]
     assert cli.main(other) == cli.BAD_INPUT
     assert "Not one of the 1 studies" in capsys.readouterr().err
+
+
+def test_a_worker_is_asked_for_a_batch_in_json(studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    arguments = {
+        **{"folder": str(studies), "bundle": str(tiny_bundle), "out": str(tmp_path / "out"), "device": "cpu"},
+        **{"options": {"quantifier": "authors"}, "part": [1, 5], "names": NAMES},
+    }
+    answer = JOBS["batch"](Opened(), lambda event: None, never, **json.loads(json.dumps(arguments)))
+    assert answer["summary"]["n_studies"] == 1 and answer["options"]["quantifier"] == "authors"
+    assert read_run(tmp_path / "out")["part"] == [1, 5]
 
 
 def test_a_saved_batch_is_read_without_torch(batch: Callable, tmp_path: Path) -> None:

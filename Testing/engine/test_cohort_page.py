@@ -30,6 +30,7 @@ HEADER = {
     "options": QCOptions().to_json(),
     **dict.fromkeys(("device", "versions", "part", "started", "finished"), "known"),
     "n_found": STUDIES,
+    "cautions": ["SA: only for tests"],
 }
 FENCES = {structure: {"th_low": 0.8, "th_up": 20.0, "n": 80} for structure in STRUCTURES}
 
@@ -66,7 +67,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(STUDIES):
         name = f"{number:04d}"
         record = {"study": name, "state": "done", "settings": "s", "finished": "2024-01-01", "seconds": 1.0}
-        record |= {"error": "", "inputs": [], "outputs": {}, "bundle": HEADER["bundle"]}
+        record |= {
+            "error": "",
+            "checks": ["SA: only for tests", "ES is larger than ED"],
+            "inputs": [],
+            "outputs": {},
+            "bundle": HEADER["bundle"],
+        }
         if number == 7:
             failed = {"state": "failed", "error": "</script><b>0007</b> is & was not an image; restore it."}
             lines.append({**record, **failed, "stacks": []})
@@ -99,7 +106,8 @@ def test_the_page_loads_nothing_and_runs_one_script(pages: Path) -> None:
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", text.split('id="rows"')[0])
     assert "not a medical device" in text.lower() and "</script><b>" not in text
     rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
-    assert len(rows) == 2 * STUDIES - 1
+    assert len(rows) == 2 * STUDIES - 1 and rows[-1]["checks"] == ["ES is larger than ED"]
+    assert text.count("SA: only for tests") == 1
 
 
 def test_rows_are_worst_first_in_table_and_page(pages: Path) -> None:
@@ -153,7 +161,7 @@ def test_typing_finds_studies_and_reasons(pages: Path, browser: Browser) -> None
     assert browser.value(FIRST) == ["0123", "0123"]
     browser.click("#clear")
     browser.click("#text")
-    browser.type("anatomy ES")
+    browser.type("Anatomy SA_ES")
     expected = [r["study"] for r in read_table(pages) if r["phase"] == "ES" and "anatomy" in (r["reasons"] or "")]
     assert browser.value(COUNT).startswith(f"{len(expected)} of ") and expected
     assert browser.value(FIRST) == expected[: len(browser.value(FIRST))]

@@ -87,6 +87,8 @@ def _say(answer: dict[str, Any], out: Path) -> None:
         f"{n} {words[verdict]}" for verdict, n in summary["studies"].items() if n or verdict == "trusted"
     )
     say(f"{summary['n_studies']} studies, {summary['n_stacks']} stacks: {counts}")
+    for caution in answer["cautions"]:
+        say(f"Caution, {caution}")
     for name, fences in answer["fences"].items():
         say(f"{name.replace('_', ' ')}: {fences['note']}")
     if answer["state"] != "done":

@@ -57,6 +57,7 @@ function draw(row) {
     make("td", { class: "picture" }, link(picture(row))),
     make("th", { class: "words" }, link(document.createTextNode(row.study)), where),
     make("td", { class: "words why" }, make("span", { class: `state ${row.verdict}` }, icon(row.verdict), ` ${WORDS[row.verdict]}`), reasons,
+      ...row.checks.map((check) => make("small", {}, `Study: ${check}`)),
       apart ? make("small", {}, `Outside the reference fences: ${reference}; outside the cohort's: ${cohort}.`) : null),
     number(row, "predicted_dice", 2), number(row, "pDC", 2, fence(row, "th_low"), false),
     number(row, "pHD_mm", 1, fence(row, "th_up"), true), number(row, "agreement", 2), number(row, "volume_ml", 0));
@@ -81,7 +82,7 @@ function update() {
   const wanted = text.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const rest = rows.filter((row) => {
     if (stack.value && row.stack !== stack.value) return false;
-    row.said = row.said || `${row.study} ${row.stack} ${row.stack.replace("_", " ")} ${row.reasons.join(" ")}`.toLowerCase();
+    row.said = row.said || `${row.study} ${row.stack} ${row.stack.replace("_", " ")} ${row.reasons.join(" ")} ${row.checks.join(" ")}`.toLowerCase();
     return wanted.every((word) => row.said.includes(word));
   });
   for (const button of buttons) {
