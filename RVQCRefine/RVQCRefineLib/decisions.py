@@ -7,6 +7,7 @@ The log is written before the mask is copied, and the mask only where it is acce
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from RVQCLib.dicom import series_files
 from RVQCLib.files import RVQCError, sha256, whole_file
 from RVQCLib.reviews import Review, append_review
 from RVQCRefineLib.rows import Row, accepted_file, mask_hash
-from RVQCRefineLib.run_folder import REVIEWS, Request
+from RVQCRefineLib.run_folder import REVIEWS
 
 ACCEPT, REJECT, KEEP_OLD = "accepted", "rejected", "kept old"
 
@@ -30,7 +31,7 @@ def decide(
     home
         The folder of the run or batch, with its ``reviews.jsonl`` and ``accepted/``.
     image
-        The entry of the stack's image in the request (`image_of`), whose hash is recorded; None where it is not known.
+        The entry of the stack's image (`image_of`), whose hash is recorded; None where it is not known.
 
     Returns
     -------
@@ -70,9 +71,9 @@ def decide(
     return replace(row, review=review)
 
 
-def image_of(request: Request, row: Row) -> dict[str, Any] | None:
-    """The entry of a stack's image in the request, of a cine that of the whole cine; None where there is none."""
-    study = next((s for s in request.studies if s["study"] == row.study), None)
+def image_of(studies: Sequence[Mapping[str, Any]], row: Row) -> dict[str, Any] | None:
+    """The entry of a stack's image among what a scan found, of a cine that of the whole cine; None where there is none."""
+    study = next((s for s in studies if s["study"] == row.study), None)
     entries = {(e["view"], e["phase"]): e for e in study["images"]} if study else {}
     return entries.get((row.view, row.phase)) or entries.get((row.view, ""))
 

@@ -130,9 +130,14 @@ def _judged(folder: Path) -> dict[tuple[str, str], Judged]:
     }
 
 
+def is_batch(path: str | Path) -> bool:
+    """Whether a folder holds the results of ``rvqc batch``."""
+    return (Path(path) / RUN).is_file()
+
+
 def batch_rows(out: Path) -> list[Row]:
     """All stacks of a batch (``rvqc batch``), worst first; there is nothing before. Raises RVQCError as `rows_of`."""
-    if not (out / RUN).is_file():
+    if not is_batch(out):
         raise RVQCError(f"{out} holds no batch; give the folder that 'rvqc batch' wrote to.")
     decided = {(r.study, r.view, r.phase, r.mask_sha256): r for r in read_reviews(out / REVIEWS)}
     rows = []

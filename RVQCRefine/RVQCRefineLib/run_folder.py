@@ -127,11 +127,15 @@ class RunFolder:
         Raises
         ------
         RVQCError
-            The folder holds a run that was asked for otherwise.
+            The folder holds a run that was asked for otherwise, or lies among the studies.
         OSError
             The folder cannot be written.
         """
         run = RunFolder(work_of(request.out))
+        if Path(request.out).resolve().is_relative_to(Path(request.folder).resolve()):
+            raise RVQCError(
+                f"{request.out} lies in the folder of the studies, so its masks would be taken for studies; choose another."
+            )
         if run.path.exists() and (not run.has_request or run.request() != request):
             raise RVQCError(
                 f"{run.path} holds another run; choose another place for the new bundle, or open that run to go on with it."

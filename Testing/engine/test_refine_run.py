@@ -186,7 +186,7 @@ def test_the_rows_are_worst_first_before_beside_after(run: RunFolder) -> None:
 
 def test_decisions_are_lines_with_hashes_and_only_accepted_masks_are_files(run: RunFolder) -> None:
     first, second, *_ = rows_of(run)
-    image = image_of(run.request(), first)
+    image = image_of(run.request().studies, first)
     assert image is not None
     accepted = decide(run.path, first, ACCEPT, reviewer=" Ada ", note="fine", image=image)
     decide(run.path, second, REJECT, reviewer="Ada")

@@ -1,0 +1,151 @@
+"""Step 1: the folder of unlabelled studies, what was recognised in it, and what to leave out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ctk
+import qt
+
+from RVQCRefineLib.session import Session
+
+COLUMNS = ("Use", "Study", "Short axis", "Long axis", "What is wrong with it")
+PAUSE_MS = 300
+"""How long after the last change of the path its folder is looked through."""
+_PHASES = {"ED": "ED", "ES": "ES", "": "cine, ED and ES are found in it"}
+
+
+class FolderPage:
+    """A path, and a table of the studies in it."""
+
+    title = "Folder"
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._filling = session, False
+        self.widget = qt.QWidget()
+        column = qt.QVBoxLayout(self.widget)
+        self.path = ctk.ctkPathLineEdit()
+        self.path.objectName = "RVQCFolder"
+        self.path.filters = ctk.ctkPathLineEdit.Dirs
+        self.path.toolTip = "A folder of studies without labels: a subfolder or a group of files each"
+        self.path.connect("currentPathChanged(QString)", self._on_path)
+        self.said = qt.QLabel()
+        self.said.objectName = "RVQCFolderSaid"
+        self.said.wordWrap = True
+        self.bar = qt.QProgressBar()
+        self.bar.setRange(0, 0)
+        self.table = qt.QTableWidget()
+        self.table.objectName = "RVQCStudies"
+        self.table.setColumnCount(len(COLUMNS))
+        self.table.setHorizontalHeaderLabels(list(COLUMNS))
+        self.table.horizontalHeader().stretchLastSection = True
+        self.table.verticalHeader().visible = False
+        self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        self.table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        self.table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
+        self.all, self.none = qt.QPushButton("Use all"), qt.QPushButton("Use none")
+        self.again = qt.QPushButton("Scan again")
+        self.all.objectName, self.none.objectName, self.again.objectName = "RVQCUseAll", "RVQCUseNone", "RVQCScan"
+        self.all.connect("clicked(bool)", lambda checked=False: self._tick_all(True))
+        self.none.connect("clicked(bool)", lambda checked=False: self._tick_all(False))
+        self.again.connect("clicked(bool)", lambda checked=False: self._scan())
+        form, row = qt.QFormLayout(), qt.QHBoxLayout()
+        form.addRow("Unlabelled studies:", self.path)
+        for button in (self.all, self.none, self.again):
+            row.addWidget(button)
+        row.addStretch(1)
+        column.addLayout(form)
+        for part in (self.said, self.bar, self.table):
+            column.addWidget(part)
+        column.addLayout(row)
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE_MS)
+        self._timer.connect("timeout()", self._scan)
+        session.listen(self._on_told)
+        self._show()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to go on with."""
+        return bool(self._session.usable) and not self._session.scanning
+
+    def _on_path(self, path: str) -> None:
+        if not self._filling:
+            self._timer.start()
+
+    def _scan(self) -> None:
+        path = self.path.currentPath
+        if os.path.isdir(path):
+            self._session.scan(path)
+        else:
+            self.said.text = f"{path} is no folder; choose the folder that holds the studies." if path else ""
+
+    def _on_told(self, what: str) -> None:
+        if what in ("scan", "run"):
+            self._show()
+        elif what == "ticks":
+            self._count()
+
+    def _show(self) -> None:
+        session, self._filling = self._session, True
+        if session.folder != self.path.currentPath and session.folder:
+            self.path.currentPath = session.folder
+        self.bar.visible = session.scanning
+        free = session.run is None
+        for part in (self.all, self.none):
+            part.enabled = free
+        # A run of the command does not say where its images are: then the folder can still be shown to it.
+        self.path.enabled = self.again.enabled = free or (session.run is not None and session.request is None)
+        studies = session.studies or []
+        self.table.setRowCount(len(studies))
+        for row, study in enumerate(studies):
+            self._fill(row, study, free)
+        self.table.resizeColumnsToContents()
+        self.table.horizontalHeader().stretchLastSection = True
+        self._filling = False
+        self._count()
+
+    def _fill(self, row: int, study: dict[str, Any], free: bool) -> None:
+        problems = " ".join(study["problems"])
+        use = qt.QTableWidgetItem("")
+        use.setCheckState(qt.Qt.Unchecked if problems or study["study"] in self._session.left_out else qt.Qt.Checked)
+        use.setFlags(
+            qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled if free and not problems else qt.Qt.ItemIsSelectable
+        )
+        texts = (study["study"], _phases(study, "SA"), _phases(study, "LA"), problems)
+        self.table.setItem(row, 0, use)
+        for column, text in enumerate(texts, start=1):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(text)
+            self.table.setItem(row, column, item)
+
+    def _count(self) -> None:
+        session = self._session
+        if session.scanning:
+            self.said.text = f"Looking through {session.folder} …"
+        elif session.studies is None:
+            self.said.text = (
+                "Choose a folder. Only headers are read; nothing in it is changed, and labels in it are not read."
+            )
+        else:
+            wrong = sum(bool(study["problems"]) for study in session.studies)
+            faults = f"; {wrong} cannot be read, see the table" if wrong else ""
+            self.said.text = f"{len(session.studies)} studies found, {len(session.usable)} will be used{faults}."
+
+    def _on_item(self, item: qt.QTableWidgetItem) -> None:
+        if not self._filling and item.column() == 0:
+            study = self._session.studies[item.row()]
+            if not study["problems"]:
+                self._session.tick(study["study"], item.checkState() == qt.Qt.Checked)
+
+    def _tick_all(self, used: bool) -> None:
+        names = [study["study"] for study in self._session.studies or [] if not study["problems"]]
+        self._session.left_out = set() if used else set(names)
+        self._session.tell("scan")
+
+
+def _phases(study: dict[str, Any], view: str) -> str:
+    """The phases of a view in words; "" where there is none."""
+    return ", ".join(_PHASES[image["phase"]] for image in study["images"] if image["view"] == view)

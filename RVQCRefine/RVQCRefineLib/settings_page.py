@@ -1,0 +1,213 @@
+"""Step 2: the bundle, labelled studies or none, the mode, how long, on what, and where the new bundle goes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ctk
+import qt
+import slicer
+
+from RVQCRefineLib.adoption import SETTING
+from RVQCRefineLib.run_folder import Request, free_name, work_of
+from RVQCRefineLib.session import Session
+from RVQCSlicerLib.process import Outcome
+from RVQCSlicerLib.setup_row import describe
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+MODES = {
+    "guarded": "Learns from flagged and labelled slices together, watches a guard, and takes everything back when it falls.",
+    "paper": "Equation 2 of Galati and Zuluaga (2021): learns from the reconstructions with weight 1/k in epoch k; no guard.",
+    "entropy": "Makes the networks surer of themselves (TENT), the baseline that others use; no labels, no guard.",
+    "none": "Learns nothing: the studies are segmented and judged with the bundle as it is.",
+}
+SUPERVISED = ("guarded", "paper")
+_NUMBERS = {
+    "steps": ("Steps of an epoch:", 20, 1, 1000, "The most steps of an epoch"),
+    "batch": ("Slices of a step:", 16, 2, 256, "An even number; half of them labelled, where there are labelled ones"),
+    "seed": ("Seed:", 0, 0, 999999, "Of everything that is drawn; the same seed gives the same bundle"),
+}
+PAUSE_MS = 400
+
+
+class SettingsPage:
+    """A form whose defaults are enough."""
+
+    title = "Settings"
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._filling, self._asked, self._out = session, False, 0, ""
+        self.checked: dict[str, Any] | None = None
+        self.widget = qt.QWidget()
+        self._form = qt.QFormLayout(self.widget)
+        self.bundle, self.labelled, self.out = (self._folder() for _ in range(3))
+        self.bundle.objectName, self.labelled.objectName, self.out.objectName = "RVQCOld", "RVQCLabelled", "RVQCNew"
+        self.bundle.toolTip = "The bundle to refine; empty for the one that comes with RVQC. It is not changed"
+        self.labelled.toolTip = "Studies with true masks, for L_SUP and the guard; may stay empty"
+        self.out.toolTip = "A folder that is not there yet; checkpoints and masks go beside it"
+        self.mode, self.device, self.epochs = qt.QComboBox(), qt.QComboBox(), qt.QSpinBox()
+        self.mode.objectName, self.device.objectName, self.epochs.objectName = "RVQCMode", "RVQCDevice", "RVQCKSemi"
+        for mode in MODES:
+            self.mode.addItem(f"{mode} (recommended)" if mode == "guarded" else mode)
+        for device in DEVICES:
+            self.device.addItem(device)
+        self.epochs.setRange(0, 100)
+        self.epochs.value = 8
+        self.epochs.toolTip = "The most epochs of each candidate; fewer where a guard, a plateau or no flags end it"
+        self.labels, self.mode_said, self.device_said, self.out_said = (_words() for _ in range(4))
+        self.labels.objectName, self.device_said.objectName = "RVQCLabelsSaid", "RVQCDeviceSaid"
+        self.numbers: dict[str, qt.QSpinBox] = {}
+        self._lay_out()
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE_MS)
+        self._timer.connect("timeout()", self._check)
+        for part in (self.bundle, self.labelled, self.out):
+            part.connect("currentPathChanged(QString)", self._on_changed)
+        for part in (self.mode, self.device):
+            part.connect("currentIndexChanged(int)", self._on_changed)
+        session.listen(self._on_told)
+        self._explain()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a run may begin."""
+        found = self.checked
+        return bool(found and not found["problems"] and self.out.currentPath.strip()) and self._session.run is None
+
+    def enter(self) -> None:
+        """The page is shown: fill in what is still empty and see what there is to compute with."""
+        if self._session.run is None:
+            if not self.bundle.currentPath:
+                self.bundle.currentPath = str(slicer.app.userSettings().value(SETTING) or "")
+            self._name_out()
+            self._check()
+
+    def request(self) -> Request:
+        """What the form asks for."""
+        mode = list(MODES)[self.mode.currentIndex]
+        config = {"mode": mode, "epochs": self.epochs.value, "margin": self.margin.value}
+        config |= {name: box.value for name, box in self.numbers.items()}
+        config["batch"] -= config["batch"] % 2
+        session, found = self._session, self.checked or {}
+        return Request(
+            folder=session.folder,
+            studies=tuple(session.studies or ()),
+            left_out=tuple(sorted(session.left_out)),
+            bundle=self.bundle.currentPath.strip(),
+            bundle_name=(found.get("bundle") or {}).get("name", ""),
+            labelled=self.labelled.currentPath.strip(),
+            device=DEVICES[self.device.currentIndex],
+            out=os.path.abspath(self.out.currentPath.strip()),
+            config=config,
+        )
+
+    def show(self, request: Request) -> None:
+        """Show the settings of a run from the disk."""
+        self._filling = True
+        self.bundle.currentPath, self.labelled.currentPath = request.bundle, request.labelled
+        self.out.currentPath, config = request.out, request.config
+        self.mode.currentIndex = list(MODES).index(config.get("mode", "guarded"))
+        self.device.currentIndex = DEVICES.index(request.device)
+        self.epochs.value = config.get("epochs", self.epochs.value)
+        self.margin.value = config.get("margin", self.margin.value)
+        for name, box in self.numbers.items():
+            box.value = config.get(name, box.value)
+        self._filling = False
+        self._explain()
+
+    def _lay_out(self) -> None:
+        more = ctk.ctkCollapsibleButton()
+        more.text = "For those who know"
+        inner = qt.QFormLayout(more)
+        for name, (label, value, low, high, words) in _NUMBERS.items():
+            box = qt.QSpinBox()
+            box.objectName = f"RVQC_{name}"
+            box.setRange(low, high)
+            box.value, box.toolTip = value, words
+            inner.addRow(label, box)
+            self.numbers[name] = box
+        self.numbers["batch"].singleStep = 2
+        self.margin = qt.QDoubleSpinBox()
+        self.margin.decimals, self.margin.singleStep, self.margin.value = 3, 0.005, 0.005
+        self.margin.toolTip = "By how much the guard's Dice may fall before all is taken back"
+        inner.addRow("Margin of the guard:", self.margin)
+        more.collapsed = True
+        for label, part in (
+            ("Bundle to refine:", self.bundle), ("Compute on:", self.device), ("", self.device_said),
+            ("Labelled studies:", self.labelled), ("", self.labels), ("Mode:", self.mode), ("", self.mode_said),
+            ("Epochs K_semi, at most:", self.epochs), ("New bundle:", self.out), ("", self.out_said),
+        ):  # fmt: skip
+            self._form.addRow(label, part)
+        self._form.addRow(more)
+
+    def _folder(self) -> ctk.ctkPathLineEdit:
+        line = ctk.ctkPathLineEdit()
+        line.filters = ctk.ctkPathLineEdit.Dirs
+        return line
+
+    def _name_out(self) -> None:
+        """Propose a place for the new bundle, unless the user has named one."""
+        if self._session.folder and self.out.currentPath in ("", self._out):
+            bundle = (self.checked or {}).get("bundle") or {}
+            self._out = str(free_name(self._session.folder, bundle.get("name", "bundle")))
+            self.out.currentPath = self._out
+
+    def _on_told(self, what: str) -> None:
+        if what in ("run", "scan"):
+            self.widget.enabled = self._session.run is None
+            if what == "scan" and self._session.run is None:
+                self._name_out()
+
+    def _on_changed(self, value: Any) -> None:
+        if not self._filling:
+            self._explain()
+            self._timer.start()
+
+    def _explain(self) -> None:
+        mode, labelled = list(MODES)[self.mode.currentIndex], bool(self.labelled.currentPath.strip())
+        self.mode_said.text = MODES[mode]
+        if labelled and mode in SUPERVISED:
+            self.labels.text = "L_SUP: labelled slices are in every step; a part of the studies is never learnt from and guards the Dice."
+        elif labelled:
+            self.labels.text = (
+                "This mode does not learn from labels; a part of the studies shows what becomes of the Dice."
+            )
+        else:
+            self.labels.text = (
+                "Without labelled studies L_SUP is missing and no Dice can be measured: only the candidates' agreement "
+                "guards, and the new bundle keeps the old calibration with wider bounds."
+            )
+        self.labels.setStyleSheet("color: #566270;" if labelled else "color: #7a4a00;")
+        out = self.out.currentPath.strip()
+        self.out_said.text = f"The old bundle stays. Checkpoints and masks go to {work_of(out)}" if out else ""
+
+    def _check(self) -> None:
+        """Ask the worker for torch, the device and the bundle."""
+        if self._session.run is not None or self._session.live:
+            return
+        self._asked += 1
+        number, self.checked = self._asked, None
+        self.device_said.text = "Looking at the device and the bundle …"
+        arguments = {"bundle": self.bundle.currentPath.strip() or None, "device": DEVICES[self.device.currentIndex]}
+        self._session.worker.submit("check", arguments, done=lambda outcome: self._on_checked(number, outcome))
+        self._session.tell("settings")
+
+    def _on_checked(self, number: int, outcome: Outcome) -> None:
+        if number != self._asked:
+            return
+        if outcome.kind == "result":
+            self.checked = outcome.result
+            self.device_said.text = describe(outcome.result)
+            self._name_out()
+        else:
+            self.device_said.text = outcome.message
+        self._session.tell("settings")
+
+
+def _words() -> qt.QLabel:
+    label = qt.QLabel()
+    label.wordWrap = True
+    label.setStyleSheet("color: #566270;")
+    return label
