@@ -205,10 +205,13 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Load a study from the disk and choose its images."""
         qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
         try:
-            self._guarded(lambda: self.panel.inputs.take(load_study(path)))
+            if self._guarded(lambda: self.panel.inputs.take(load_study(path))):
+                self.logic.parameters.result = None
+                self.panel.show_result(None)
         finally:
             qt.QApplication.restoreOverrideCursor()
         self.panel.rest()
+        self.panel.show_images()
 
     def onRun(self) -> None:
         """Judge the chosen images."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import qt
 
 from RVQCLib.function import Quantity
+from RVQCSlicerLib.table import fit_height
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, number
 
-COLUMNS = ("", "RV", "LV", "LV myocardium")
+COLUMNS = ("Accepted masks", "RV", "LV", "Myocardium")
 _OF = {"RV": 1, "LV": 2, "MYO": 3}
 
 
@@ -20,6 +21,7 @@ class FunctionBox:
         self.widget.setColumnCount(len(COLUMNS))
         self.widget.setHorizontalHeaderLabels(list(COLUMNS))
         self.widget.verticalHeader().visible = False
+        self.widget.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
         self.widget.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
 
     def show(self, found: list[tuple[Quantity, str, str]]) -> None:
@@ -32,9 +34,7 @@ class FunctionBox:
         for quantity, verdict, state in found:
             item = qt.QTableWidgetItem(_text(quantity, verdict, state))
             self.widget.setItem(names.index(quantity.name), _OF[quantity.structure], item)
-        self.widget.resizeColumnsToContents()
-        self.widget.resizeRowsToContents()
-        self.widget.setMinimumHeight(30 + 42 * len(names))
+        fit_height(self.widget)
 
 
 def _text(quantity: Quantity, verdict: str, state: str) -> str:

@@ -77,6 +77,13 @@ class Panel:
         chosen = chosen or any(parameters.cine(view) for view in self.inputs.cines)
         self.run.rest(ready=bool(chosen and parameters.study.strip()))
 
+    def show_images(self) -> None:
+        """Show the first image that is chosen, before there is a result."""
+        parameters = self._host.logic.parameters
+        volume = next((v for v in map(parameters.volume, self.inputs.volumes) if v is not None), None)
+        if self.result is None and volume is not None:
+            self.viewer.show(volume)
+
     def show_result(self, result: Result | None) -> None:
         """Show a result: the stack that was looked at last, at first the worst."""
         self.result = result
@@ -89,6 +96,7 @@ class Panel:
             self._unwatch()
             self.strip.show(None, "")
             return
+        self.inputs.widget.collapsed = True
         last = self._host.logic.parameters.stack
         self.show_stack(last if last in result.stacks else self._worst())
 

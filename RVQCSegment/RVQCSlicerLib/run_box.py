@@ -75,9 +75,7 @@ class RunBox:
             self.bar.setRange(0, event["total"])
             self.bar.setValue(event["done"])
             what = f"{event['study']} {event['stack'].replace('_', ' ')}"
-            self.said.text = (
-                f"{what}: {event['done']} of {event['total']} slice passes, {_time(event['seconds_left'])} left"
-            )
+            self.said.text = f"{what}: {event['done']} of {event['total']} steps, {_time(event['seconds_left'])} left"
 
     def _settings(self) -> ctk.ctkCollapsibleButton:
         box = ctk.ctkCollapsibleButton()

@@ -44,6 +44,8 @@ class SetupRow:
         self.missing = found["missing"] if found else []
         self.install.visible = bool(self.missing)
         self.said.text = describe(found) if found else _UNKNOWN
+        bundle = (found or {}).get("bundle")
+        self.said.toolTip = f"{bundle['path']}\nhash {bundle['hash']}\nlicense: {bundle['license']}" if bundle else ""
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -54,5 +56,5 @@ def describe(found: dict[str, Any]) -> str:
     memory = f", {device['memory_gb']:g} GB" if device["memory_gb"] else ""
     return (
         f"\N{CHECK MARK} torch {found['packages']['torch']} on {device['name']} ({device['description']}{memory}); "
-        f"bundle {bundle['name']} ({', '.join(bundle['views'])}; {bundle['hash'][:8]}; {bundle['license']})"
+        f"bundle {bundle['name']} ({', '.join(bundle['views'])})"
     )

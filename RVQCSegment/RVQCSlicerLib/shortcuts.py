@@ -30,6 +30,7 @@ class Shortcuts:
     def remove(self) -> None:
         """Give the keys back."""
         for shortcut in self._installed:
+            shortcut.enabled = False  # at once; it is deleted only when the event loop comes to it
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._installed = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import qt
 
@@ -36,6 +36,7 @@ class SliceStrip:
         layout.addWidget(self._said)
         self.stack_buttons: dict[str, qt.QPushButton] = {}
         self.tiles: list[qt.QPushButton] = []
+        self._result: Result | None = None
         self._slices: list[dict] = []
         self._current = -1
 
@@ -51,15 +52,20 @@ class SliceStrip:
 
     def show(self, result: Result | None, key: str) -> None:
         """Show the stacks of `result` and the slices of stack `key`."""
-        for button in [*self.stack_buttons.values(), *self.tiles]:
-            button.hide()
-            button.deleteLater()
-        self.stack_buttons, self.tiles, self._slices, self._current = {}, [], [], -1
+        _drop(self.tiles)
+        if (
+            result is not self._result
+        ):  # else the button that was clicked would vanish, and with it the keyboard's focus
+            _drop(self.stack_buttons.values())
+            self._result, self.stack_buttons = result, {}
+            for name, stack in (result.stacks if result else {}).items():
+                self._add_stack(name, stack)
+        self.tiles, self._slices, self._current = [], [], -1
         self.widget.visible = result is not None
         if result is None:
             return
-        for name, stack in result.stacks.items():
-            self._add_stack(name, stack, chosen=name == key)
+        for name, button in self.stack_buttons.items():
+            button.checked = name == key
         self._slices = result.stacks[key]["slices"]
         for entry in self._slices:
             self._add_tile(entry)
@@ -85,12 +91,11 @@ class SliceStrip:
             return next((index for index in flagged if index > self._current), flagged[0])
         return next((index for index in reversed(flagged) if index < self._current), flagged[-1])
 
-    def _add_stack(self, key: str, stack: dict, *, chosen: bool) -> None:
+    def _add_stack(self, key: str, stack: dict) -> None:
         verdict = VERDICTS.get(stack["verdict"], NOT_JUDGED)
         button = qt.QPushButton(f"{verdict.sign} {short(key)}")
         button.objectName = f"RVQCStack_{key}"
         button.checkable = True
-        button.checked = chosen
         button.toolTip = f"{place(key)}: {verdict.title.lower()}"
         button.setStyleSheet(_style(verdict))
         button.connect("clicked(bool)", lambda checked=False, name=key: self._stack_chosen(name))
@@ -110,6 +115,12 @@ class SliceStrip:
         tile.connect("clicked(bool)", lambda checked=False, index=entry["index"]: self._slice_chosen(index))
         self._grid.addWidget(tile, entry["index"] // COLUMNS, entry["index"] % COLUMNS)
         self.tiles.append(tile)
+
+
+def _drop(buttons: Iterable[qt.QPushButton]) -> None:
+    for button in buttons:
+        button.hide()
+        button.deleteLater()
 
 
 def _state(entry: dict) -> Verdict:

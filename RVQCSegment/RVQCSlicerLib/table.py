@@ -54,11 +54,17 @@ class QualityTable:
             for column, text in enumerate(_cells(key, structure, stack)):
                 self.widget.setItem(row, column, qt.QTableWidgetItem(text))
         self.widget.resizeColumnsToContents()
-        self.widget.resizeRowsToContents()
-        self.widget.setMinimumHeight(min(28 + 26 * len(rows), 340))
+        fit_height(self.widget)
 
     def _on_clicked(self, row: int, column: int) -> None:
         self._row_chosen(self._keys[row])
+
+
+def fit_height(table: qt.QTableWidget) -> None:
+    """Make a table as high as its rows, so that it needs no scroll bar of its own."""
+    table.resizeRowsToContents()
+    frame = 2 * table.frameWidth
+    table.setFixedHeight(table.horizontalHeader().height + table.verticalHeader().length() + frame + 2)
 
 
 def _cells(key: str, structure: str, stack: dict[str, Any]) -> list[str]:
