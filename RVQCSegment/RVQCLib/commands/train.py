@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from RVQCLib.commands.common import Progress, allow_option, command, say
@@ -27,6 +28,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full"
     )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NETWORK.PARAMETER=VALUE",
+        help="other parameters of a network, AE for the QC module: BN1.stages=5 AE.width=24",
+    )
     parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
     parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
@@ -49,6 +57,21 @@ def add(commands: Any) -> None:
     allow_option(parser)
 
 
+def _parameters(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """``BN1.stages=5`` … as parameters by network; values are JSON, or else text."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        left, equals, value = setting.partition("=")
+        network, dot, name = left.rpartition(".")
+        if not (equals and dot and network and name):
+            raise RVQCError(f"--set {setting} names no parameter; write it like BN1.stages=5.")
+        try:
+            found.setdefault(network, {})[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found.setdefault(network, {})[name] = value
+    return found
+
+
 def _check_field(args: argparse.Namespace) -> None:
     if args.size < 64 or args.size % 32 or not 0.2 <= args.spacing <= 10:
         raise RVQCError(
@@ -68,6 +91,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         view=args.view,
         networks=tuple(args.network),
         width=args.width,
+        parameters=_parameters(args.set),
         m_best=args.m_best,
         consensus=not args.no_consensus,
         epochs=args.epochs,
