@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .start import REPOSITORY, start
+from .start import REPOSITORY, Host, start
 
 MODULES = ("RVQCSegment/RVQCSegment.py", "RVQCRefine/RVQCRefine.py")
 
@@ -36,12 +36,17 @@ def main() -> int:
     slicer.util.resetSliceViews()
     if paths:
         slicer.util.selectModule(paths[0].stem)
-    if options.picture:
-        for _ in range(20):
-            host.app.processEvents()
-        return 0 if host.window.grab().save(str(options.picture)) else 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return host.app.exec()
+    code = paint(host, options.picture) if options.picture else host.app.exec()
+    host.close()
+    return code
+
+
+def paint(host: Host, path: Path) -> int:
+    """Save a picture of the window when it has settled; 0 if it was written."""
+    for _ in range(20):
+        host.app.processEvents()
+    return 0 if host.window.grab().save(str(path)) else 1
 
 
 if __name__ == "__main__":

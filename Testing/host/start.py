@@ -27,6 +27,13 @@ class Host:
     answers: Any
     temporary: Path
 
+    def close(self) -> None:
+        """Let every module clean up, release the graphics memory and close the window, as when Slicer is left."""
+        self.app.moduleManager().unloadModules()
+        self.app.processEvents()
+        self.app.layoutManager().finish()
+        self.window.close()
+
 
 def missing() -> str | None:
     """Why the host cannot run here and what to do about it; None if it can.

@@ -175,9 +175,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[start.Host]:
     modules = tuple(path for path in MODULES if path.is_file())
     running = start.start(testing=True, temporary=tmp_path_factory.mktemp("slicer"), modules=modules)
     yield running
-    running.app.moduleManager().unloadModules()
-    running.app.layoutManager().finish()
-    running.window.close()
+    running.close()
 
 
 @pytest.fixture
