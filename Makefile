@@ -27,12 +27,13 @@ style: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Two runs of pytest: the stand-in's qt, ctk and slicer must not leak into the engine's tests. Where the stand-in cannot
+# Runs of pytest of their own: the stand-in's qt, ctk and slicer must not leak into the engine's tests, and every file of
+# the panel's tests begins with a fresh application. Where the stand-in cannot
 # be installed or started its tests are skipped and the reason is printed.
 test: style
 	$(BIN)/python -m pytest
 	-$(MAKE) --no-print-directory .venv/panel
-	$(BIN)/python -m pytest -rs Testing/panel
+	for file in Testing/panel/test_*.py; do $(BIN)/python -m pytest -rs $$file || [ $$? = 5 ] || exit 1; done
 
 .venv/panel: .venv/ready Testing/host/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement Testing/host/requirements.txt
