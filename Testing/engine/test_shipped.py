@@ -26,9 +26,7 @@ def test_the_shipped_bundle_on_the_patients_it_never_saw(acdc: Path, tmp_path: P
 
 def test_the_shipped_bundle_is_small_and_says_what_it_is() -> None:
     bundle = load_bundle(shipped_bundle())
-    # Both views together are 46 MB, over the 40 MB that are aimed at; a smaller BN1 would do it (train --set BN1.stages=5).
-    sizes = {view: sum(file.stat().st_size for file in (bundle.path / view).iterdir()) for view in bundle.views}
-    assert max(sizes.values()) < 25e6 and sum(sizes.values()) < 47e6
+    assert sum(file.stat().st_size for file in bundle.path.rglob("*")) < 40e6
     assert "non-commercial" in bundle.description["license"] and "Bernard" in bundle.description["citation"]
     assert "Not a medical device" in bundle.description["intended_use"]
     assert bundle.description["views"]["SA"]["calibration"]["n_studies"] == 20
