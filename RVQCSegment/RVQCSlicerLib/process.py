@@ -144,6 +144,8 @@ class WorkerProcess:
             self._process.write((json.dumps(message) + "\n").encode())
 
     def _read(self, process: qt.QProcess) -> None:
+        if process is not self._process:
+            return
         self._received += bytes(process.readAllStandardOutput().data())
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
@@ -163,6 +165,8 @@ class WorkerProcess:
             self._jobs[number].progress(answer)
 
     def _read_log(self, process: qt.QProcess) -> None:
+        if process is not self._process:  # stopped: it speaks a last time while it is deleted, and cannot be read then
+            return
         text = bytes(process.readAllStandardError().data()).decode("utf-8", "replace")
         self._log = (self._log + text)[-LOG_CHARACTERS:]
 

@@ -116,6 +116,9 @@ class qSlicerLayoutManager(QWidget):
         self._grid.setSpacing(3)
         widget = strict(qMRMLSliceWidget)
         self._widgets = {name: widget(name, logic) for name, logic in parts.slice_logics.items()}
+        for made in self._widgets.values():
+            made.setParent(self)
+            made.hide()
         self._shown: tuple[str, ...] = ()
         self._logic = parts.layout_logic
         node = self._logic.GetLayoutNode()
@@ -131,7 +134,7 @@ class qSlicerLayoutManager(QWidget):
         for name, widget in self._widgets.items():
             self._grid.removeWidget(widget)
             if name not in shown:
-                widget.setParent(None)
+                widget.hide()  # inside the window: without a parent it would be one of its own and take the keys
         for place, name in enumerate(shown):
             self._grid.addWidget(self._widgets[name], ROW[place], COLUMN[place])
             self._widgets[name].show()

@@ -278,7 +278,6 @@ def test_a_click_on_a_tile_goes_there_and_scrolling_follows(opened: Any, panel: 
     assert abs(strip.current - 6) == 1 and strip.tiles[strip.current].checked and not strip.tiles[6].checked
 
 
-@pytest.mark.xfail(reason="a key sent after a click on a stack does not arrive on the host; not understood yet")
 def test_keys_walk_through_flagged_slices(opened: Any, panel: Panel) -> None:
     panel.click(opened.panel.strip.stack_buttons["SA_ED"])
     flagged = [entry["index"] for entry in opened.panel.result.stacks["SA_ED"]["slices"] if entry["flag"]]
@@ -292,7 +291,6 @@ def test_keys_walk_through_flagged_slices(opened: Any, panel: Panel) -> None:
     assert opened.panel.strip.current == flagged[-1]
 
 
-@pytest.mark.xfail(reason="a key sent after a click on a stack does not arrive on the host; not understood yet")
 def test_overlays_are_switched_by_click_and_key(opened: Any, panel: Panel) -> None:
     panel.click(opened.panel.strip.stack_buttons["SA_ES"])
     overlay, box = opened.panel.result.get("overlay", "SA_ES"), opened.panel.overlay
