@@ -22,17 +22,17 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from RVQCLib.files import RVQCError
-from RVQCSlicerLib import overlays, review
+from RVQCSlicerLib import review, self_test
+from RVQCSlicerLib.chosen_bundle import chosen_bundle
 from RVQCSlicerLib.installer import install
 from RVQCSlicerLib.loading import load_study
 from RVQCSlicerLib.panel import Panel
 from RVQCSlicerLib.parameters import STACKS, Parameters
 from RVQCSlicerLib.process import Outcome, application_worker
 from RVQCSlicerLib.results import Result
-from RVQCSlicerLib.run import Cine, Request, Run, run_and_wait, study_of
+from RVQCSlicerLib.run import Cine, Request, Run, chosen_images, run_and_wait, study_of
 from RVQCSlicerLib.sample_data import register
 from RVQCSlicerLib.scene import Transformed
-from RVQCSlicerLib.words import VERDICTS
 
 
 class RVQCSegment(ScriptedLoadableModule):
@@ -92,7 +92,7 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
         ----------
         saED, saES, laED, laES : Volume nodes, short and long axis, any of them.
         saCine, laCine : Sequence nodes as `Cine`, in place of the volumes of a view.
-        bundle : Folder of a bundle, by default the shipped one.
+        bundle : Folder of a bundle; by default the one adopted in RVQC Refine, else the shipped one.
         name : Names the study; by default what the first volume's name begins with.
         results : Folder to write to, by default RVQC among the user's documents.
         wait : Return the `Result` when it is there; else return the `Run` at once, and call `done` later.
@@ -109,7 +109,7 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
             out=results or self.default_results(),
             volumes={key: volume for key, volume in volumes.items() if volume is not None},
             cines=cines,
-            bundle=bundle,
+            bundle=chosen_bundle(bundle).path,
             device=device,
         )
         if wait:
@@ -121,15 +121,9 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
     ) -> Run:
         """Run what the panel has chosen; a cine stands for the volumes of its view. Raises as `runQC`."""
         p = self.parameters
-        cines = {
-            view: Cine(p.cine(view), p.frame(f"{view}_ED"), p.frame(f"{view}_ES"))
-            for view in ("SA", "LA")
-            if p.cine(view)
-        }
-        volumes = [None if key[:2] in cines else p.volume(key) for key in STACKS]
         return self.runQC(
-            *volumes, saCine=cines.get("SA"), laCine=cines.get("LA"), bundle=p.bundle, device=p.device, name=p.study,
-            results=p.results_folder, wait=False, done=done, progress=progress,
+            **chosen_images(p), bundle=p.bundle, device=p.device, name=p.study, results=p.results_folder,
+            wait=False, done=done, progress=progress,
         )  # fmt: skip
 
     @staticmethod
@@ -151,7 +145,8 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: RVQCSegmentLogic | None = None
         self.panel: Panel | None = None
         self._run: Run | None = None
-        self._open = self._checked = False
+        self._open = False
+        self._checked: str | None = None
 
     def setup(self) -> None:
         """Build the panel; nothing is started, nothing heavy imported."""
@@ -178,7 +173,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._open = True
         self.panel.shortcuts.install()
         self.panel.refresh()
-        if not self._checked and not slicer.app.testingEnabled():
+        if self._checked != self._bundle() and not slicer.app.testingEnabled():
             self.onCheck()
 
     def exit(self) -> None:
@@ -190,10 +185,15 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onCheck(self) -> None:
         """Ask the worker what is there."""
-        self._checked = True
+        bundle = self._checked = self._bundle()
         self.panel.setup.wait()
-        p = self.logic.parameters
-        self.logic.worker.submit("check", {"bundle": p.bundle or None, "device": p.device}, done=self._on_checked)
+
+        def answered(outcome: Outcome) -> None:
+            if bundle == self._checked:  # else asked again meanwhile, of another bundle
+                self._on_checked(outcome)
+
+        asked = {"bundle": bundle or None, "device": self.logic.parameters.device}
+        self.logic.worker.submit("check", asked, done=answered)
 
     def onInstall(self) -> None:
         """Install what is missing, after asking."""
@@ -219,8 +219,8 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         try:
             self._run = self.logic.runParameters(self._on_run_ended, self.panel.run.tell)
         except Transformed as error:
-            moved = error.volumes
-            self.panel.message.say(str(error), offer="Harden and run", helps=lambda: self._harden_and_run(moved))
+            harden = error.harden
+            self.panel.message.say(str(error), offer="Harden and run", helps=lambda: (harden(), self.onRun()))
         except RVQCError as error:
             self.panel.message.say(str(error))
         else:
@@ -253,27 +253,20 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if isinstance(end, Outcome):
             self.panel.message.say(end.message, log=end.log)
         else:
-            self._take_frames(end)
+            self.panel.inputs.take_frames(end.quality)
             self.logic.parameters.result = end.node
             self.logic.parameters.stack = ""
         self.panel.refresh()
         if not self._open:
             self.logic.worker.stop()
 
-    def _take_frames(self, result: Result) -> None:
-        for entry in result.quality["cine"]:
-            for phase in ("ed", "es"):
-                self.logic.parameters.set_frame(f"{entry['view']}_{phase.upper()}", entry[phase])
+    def _bundle(self) -> str:
+        return chosen_bundle(self.logic.parameters.bundle).path
 
     def _on_checked(self, outcome: Outcome) -> None:
         self.panel.setup.show(outcome.result if outcome.kind == "result" else None)
         if outcome.kind not in ("result", "cancelled"):
             self.panel.message.say(outcome.message, log=outcome.log)
-
-    def _harden_and_run(self, volumes: tuple[Any, ...]) -> None:
-        for volume in volumes:
-            volume.HardenTransform()
-        self.onRun()
 
     def _guarded(self, action: Callable[[], Any]) -> bool:
         """Do `action`; what a user can mend becomes one sentence in the panel."""
@@ -304,22 +297,4 @@ class RVQCSegmentTest(ScriptedLoadableModuleTest):
         self.test_phantom()
 
     def test_phantom(self) -> None:
-        from RVQCSlicerLib.sample_data import sound
-
-        loaded = sound()
-        logic = RVQCSegmentLogic()
-        try:
-            result = logic.runQC(saED=loaded.volumes["SA_ED"], name="self test", results=slicer.app.temporaryPath)
-        except RVQCError as error:
-            self.assertIn("is not installed", str(error))
-            self.delayDisplay(f"Skipped: {error}")
-            return
-        self.assertEqual(list(result.stacks), ["SA_ED"])
-        self.assertIn(result.stacks["SA_ED"]["verdict"], VERDICTS)
-        overlays.show(result, "SA_ED", reconstruction=True)
-        by = review.Decision("self test")
-        review.decide(result, "SA_ED", review.ACCEPTED, by, fallback=slicer.app.temporaryPath)
-        final = slicer.util.getNode("self test SA ED")
-        self.assertEqual(final.GetSegmentation().GetNumberOfSegments(), 3)
-        logic.worker.stop()
-        self.delayDisplay("The self test passed.")
+        self_test.phantom_through_the_panel(self, RVQCSegmentLogic())

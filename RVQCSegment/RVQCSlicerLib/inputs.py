@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import ctk
 import qt
@@ -86,6 +87,12 @@ class InputsBox:
             parameters.choose("cine", view, loaded.cines.get(view))
         self.recognized.text = loaded.said
         self.show()
+
+    def take_frames(self, quality: dict[str, Any]) -> None:
+        """Remember which frames of the cines were found to be ED and ES."""
+        for entry in quality["cine"]:
+            for phase in PHASES:
+                self._parameters().set_frame(f"{entry['view']}_{phase}", entry[phase.lower()])
 
     def _add_loaders(self, form: qt.QFormLayout) -> None:
         row = qt.QHBoxLayout()

@@ -17,6 +17,7 @@ import slicer
 from RVQCLib.files import RVQCError, sha256
 from RVQCLib.stack import PHASES, VIEWS
 from RVQCSlicerLib import overlays, scene
+from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome, WorkerProcess
 from RVQCSlicerLib.results import Result, results_in_scene
 from RVQCSlicerLib.steps import Steps
@@ -212,6 +213,14 @@ def study_of(nodes: Iterable[slicer.vtkMRMLNode | None]) -> str:
         for sign in (" ", "_"):
             name = name.partition(f"{sign}{view}{sign}")[0]
     return name.strip()
+
+
+def chosen_images(p: Parameters) -> dict[str, Any]:
+    """What the panel has chosen, as arguments of the logic's `runQC`; a cine stands for the volumes of its view."""
+    views = [view for view in VIEWS if p.cine(view)]
+    cines = {f"{v.lower()}Cine": Cine(p.cine(v), p.frame(f"{v}_ED"), p.frame(f"{v}_ES")) for v in views}
+    stacks = [(view, phase) for view in VIEWS if view not in views for phase in PHASES]
+    return cines | {f"{view.lower()}{phase}": p.volume(f"{view}_{phase}") for view, phase in stacks}
 
 
 def _outcome_of(error: Exception) -> Outcome:

@@ -7,7 +7,9 @@ from typing import Any
 
 import ctk
 import qt
+import slicer
 
+from RVQCSlicerLib.chosen_bundle import chosen_bundle
 from RVQCSlicerLib.parameters import Parameters
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -30,6 +32,7 @@ class RunBox:
         column = qt.QVBoxLayout(self.widget)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self._settings())
+        column.addLayout(self._bundle_row())
         self.run, self.cancel = qt.QPushButton("Run QC"), qt.QPushButton("Cancel")
         self.run.objectName, self.cancel.objectName = "RVQCRun", "RVQCCancel"
         self.run.setStyleSheet("font-weight: 600; padding: 6px;")
@@ -53,6 +56,7 @@ class RunBox:
         self.results.currentPath = parameters.results_folder
         self.device.currentIndex = DEVICES.index(parameters.device) if parameters.device in DEVICES else 0
         self._updating = False
+        self._say_bundle()
 
     def rest(self, *, ready: bool) -> None:
         """Nothing runs; `ready` says whether there is something to run."""
@@ -85,7 +89,10 @@ class RunBox:
         self.bundle, self.results, self.device = ctk.ctkPathLineEdit(), ctk.ctkPathLineEdit(), qt.QComboBox()
         self.bundle.objectName, self.results.objectName = "RVQCBundle", "RVQCResults"
         for path, words in (
-            (self.bundle, "Folder of a bundle; empty for the one that comes with RVQC"),
+            (
+                self.bundle,
+                "Folder of a bundle; empty for the one adopted in RVQC Refine, else the one that comes with RVQC",
+            ),
             (self.results, "Where every study's folder and the log of reviews are written"),
         ):
             path.filters = ctk.ctkPathLineEdit.Dirs
@@ -101,12 +108,31 @@ class RunBox:
         form.addRow("Device:", self.device)
         return box
 
+    def _bundle_row(self) -> qt.QHBoxLayout:
+        row, refine = qt.QHBoxLayout(), qt.QPushButton("Refine on a folder…")
+        self.in_use = qt.QLabel()
+        self.in_use.objectName, refine.objectName = "RVQCBundleInUse", "RVQCRefine"
+        self.in_use.wordWrap = True
+        refine.toolTip = (
+            "Open RVQC Refine: a bundle learns, without labels, from studies that it could not be trusted with"
+        )
+        refine.connect("clicked(bool)", lambda checked=False: slicer.util.selectModule("RVQCRefine"))
+        row.addWidget(self.in_use, 1)
+        row.addWidget(refine)
+        return row
+
+    def _say_bundle(self) -> None:
+        chosen = chosen_bundle(self._parameters().bundle)
+        self.in_use.text, self.in_use.toolTip = chosen.said, chosen.path
+        self.in_use.setStyleSheet("color: #7a4a00; font-weight: 600;" if chosen.gone else "")
+
     def _on_changed(self, value: Any) -> None:
         if self._updating:
             return
         parameters = self._parameters()
         parameters.bundle, parameters.results_folder = self.bundle.currentPath, self.results.currentPath
         parameters.device = DEVICES[self.device.currentIndex]
+        self._say_bundle()
 
 
 def _time(seconds: float) -> str:

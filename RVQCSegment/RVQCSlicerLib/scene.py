@@ -34,6 +34,11 @@ class Transformed(RVQCError):
             f"{names} {'lies' if len(volumes) == 1 else 'lie'} under a transform; harden it, or take the volume out of it."
         )
 
+    def harden(self) -> None:
+        """Move the voxels where they are shown."""
+        for volume in self.volumes:
+            volume.HardenTransform()
+
 
 def check_volume(volume: slicer.vtkMRMLNode | None, what: str) -> None:
     """Raise RVQCError where a node cannot be the image of a stack; `what` names its place, such as "SA ED"."""
