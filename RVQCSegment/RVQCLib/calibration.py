@@ -1,16 +1,16 @@
 """Calibration of a bundle: reference fences and the map to Dice, from labelled studies that no network was trained on.
 
-Fences come from the stacks as they are. The map to Dice also sees them under graded image shifts (`shifts.py`), because
-clean stacks hold too few bad masks to learn from.
+Fences come from the stacks as they are. The map to Dice also sees them under graded image shifts (`shifts.py`), and their
+masks with errors (`mask_errors.py`), because clean stacks hold too few bad masks to learn from.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +18,94 @@ import numpy as np
 
 from RVQCLib.bundle import ViewModels, load_bundle, replace_calibration
 from RVQCLib.dataset import fingerprint_of, select_part
-from RVQCLib.files import Cancelled, RVQCError
-from RVQCLib.inference import Chosen, Proposal, choose, choose_device, propose_stack
+from RVQCLib.features import SLICE_FEATURES, STACK_FEATURES, Features, features_of
+from RVQCLib.fence_tables import Clean, agreement_fences, slice_fences, stack_fences
+from RVQCLib.files import BundleError, Cancelled, RVQCError
+from RVQCLib.inference import Chosen, Proposal, choose, choose_device, propose_stack, reconstruct
+from RVQCLib.mask_errors import corrupt_mask
+from RVQCLib.measures import measure
 from RVQCLib.metrics import dice
-from RVQCLib.prediction import DiceModel, confidence, fit, slice_features, stack_features
-from RVQCLib.selection import Fences, fences, slice_position
-from RVQCLib.shifts import SEVERITIES, SHIFTS, shift_stack
+from RVQCLib.parallel import in_order
+from RVQCLib.prediction import DiceModel, Fit, fit, trust
+from RVQCLib.selection import Fences
+from RVQCLib.shifts import SEVERITIES, SHIFTS, seed_of, shift_stack
 from RVQCLib.slices import from_network
 from RVQCLib.stack import LABELS, STRUCTURES, Stack
 from RVQCLib.study import StudySource, find_studies
 
 log = logging.getLogger(__name__)
 
+STRENGTHS = (0.3, 0.6, 1.0)
+"""Of the errors injected into masks (`mask_errors.corrupt_mask`)."""
+DRAWS = 2
+"""How often a stack is seen under every shift, at severities that take turns, and its mask with errors of every strength."""
+
 
 @dataclass(frozen=True)
 class Opinion:
-    """Predicted Dice and 90 % lower bound of one chosen mask: (3,) of the stack, (slices, 3) of its slices."""
+    """Predicted Dice and 90 % lower bound of one chosen mask: (3,) of the stack, (slices, 3) of its slices; and from
+    which predicted Dice on a stack is trusted, (3,)."""
 
     stack: np.ndarray
     stack_bound: np.ndarray
     slices: np.ndarray
     slices_bound: np.ndarray
+    trusted_from: np.ndarray
 
 
 @dataclass
 class _Rows:
-    """What one view's labelled stacks showed: features and real Dice, row by row, with the patient of each row."""
+    """What labelled stacks showed, row by row: whose, whether its mask was damaged, features, and the real Dice (3,) of the
+    stack and (slices, 3)."""
 
     patients: list[str] = field(default_factory=list)
-    stack: list[np.ndarray] = field(default_factory=list)
-    stack_dice: list[np.ndarray] = field(default_factory=list)
-    slice_inputs: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    damaged: list[bool] = field(default_factory=list)
+    features: list[Features] = field(default_factory=list)
+    dice: list[np.ndarray] = field(default_factory=list)
     slice_dice: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, study: str, proposal: Proposal, chosen: Chosen, truth: Stack, *, damaged: bool = False) -> None:
+        """One chosen mask and its true one."""
+        native = from_network(chosen.probabilities, proposal.crop, proposal.stack)
+        pairs = [(native == LABELS[s], truth.pixels == LABELS[s]) for s in STRUCTURES]
+        self.patients.append(study)
+        self.damaged.append(damaged)
+        self.features.append(features_of(proposal, chosen))
+        self.dice.append(np.array([dice(a, b) for a, b in pairs]))
+        self.slice_dice.append(np.array([[dice(a[k], b[k]) for a, b in pairs] for k in range(len(native))]))
+
+    def extend(self, others: _Rows) -> None:
+        """Add all of the others' rows."""
+        for name in ("patients", "damaged", "features", "dice", "slice_dice"):
+            getattr(self, name).extend(getattr(others, name))
 
 
 def opinion(calibration: dict[str, Any], proposal: Proposal, chosen: Chosen) -> Opinion:
-    """Grade a chosen mask by the calibration of its view."""
-    models = calibration["prediction"]
-    features, inputs = _features(proposal, chosen)
-    graded = [DiceModel.from_json(models["stack"][s]).predict(features[k]) for k, s in enumerate(STRUCTURES)]
-    stack = np.array([g[0] for g in graded])
-    columns = slice_features(*inputs, stack)
-    per_slice = [DiceModel.from_json(models["slice"][s]).predict(columns[:, k]) for k, s in enumerate(STRUCTURES)]
+    """Grade a chosen mask by the calibration of its view.
+
+    Raises
+    ------
+    BundleError
+        The calibration was made by an RVQC that measured other features.
+    """
+    if calibration.get("features") != _feature_names():
+        raise BundleError("The bundle was calibrated by another version of RVQC; run 'rvqc calibrate' on it again.")
+    models, features = calibration["prediction"], features_of(proposal, chosen)
+    slices = [DiceModel.from_json(models["slice"][s]).predict(features.slices[:, k]) for k, s in enumerate(STRUCTURES)]
+    predicted = np.stack([dice for dice, _ in slices], axis=1)
+    row = features.with_slices(predicted)
+    stack = [DiceModel.from_json(models["stack"][s]).predict(row[k]) for k, s in enumerate(STRUCTURES)]
     return Opinion(
-        stack,
-        np.array([g[1] for g in graded]),
-        np.stack([g[0] for g in per_slice], axis=1),
-        np.stack([g[1] for g in per_slice], axis=1),
+        np.array([dice for dice, _ in stack]),
+        np.array([bound for _, bound in stack]),
+        predicted,
+        np.stack([bound for _, bound in slices], axis=1),
+        np.array([calibration["trust"][s]["least"] for s in STRUCTURES]),
     )
 
 
-def _features(proposal: Proposal, chosen: Chosen) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Features of the stack (3, n), and the arguments of `slice_features` but its context."""
-    expected, expected_slices = confidence(chosen.mask, proposal.voters.mean(axis=0))
-    own, all_ = chosen.measures, proposal.measures
-    area = own.slice_mm2[0]
-    volume = area.sum(axis=0) * proposal.spacing_zyx[0] / 1000.0
-    stack = stack_features(own.stack_pDC[0], own.stack_pHD[0], all_.stack_agreement, expected, volume)
-    return stack, (own.slice_pDC[0], own.slice_pHD[0], all_.slice_agreement, expected_slices, area)
+def _feature_names() -> dict[str, list[str]]:
+    return {"stack": list(STACK_FEATURES), "slice": list(SLICE_FEATURES)}
 
 
 def calibrate_bundle(
@@ -83,11 +113,13 @@ def calibrate_bundle(
     data: str | Path,
     *,
     part: str = "validation",
+    views: Sequence[str] = (),
     device: str = "auto",
     allow: Sequence[str] = (),
+    jobs: int = 1,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> dict[str, dict[str, Any]]:
-    """Calibrate every view of the bundle that `data` has labels of, and store it in the bundle at `path`.
+    """Calibrate the views of the bundle that `data` has labels of, and store it in the bundle at `path`.
 
     The calibrations of other views stay as they are.
 
@@ -95,6 +127,10 @@ def calibrate_bundle(
     ----------
     part
         Part of the split that the bundle records; studies of its training part are always refused.
+    views
+        Views to calibrate; none: all that `data` has labels of.
+    jobs
+        Processes side by side.
 
     Returns
     -------
@@ -103,21 +139,22 @@ def calibrate_bundle(
     Raises
     ------
     RVQCError
-        No labelled stack is left to calibrate on.
+        No labelled stack is left to calibrate on, or the bundle has no such view.
     """
     bundle = load_bundle(path, allow=allow)
     device = choose_device(device)
     found = find_studies(data)
     labelled = {view for source in found for view, _ in source.labels}
-    views = bundle.description["views"]
     result = {}
-    for view, description in views.items():
-        if view not in labelled and labelled & set(views):
+    for view in views or bundle.views:
+        if not views and view not in labelled and labelled & set(bundle.views):
             continue
+        description = bundle.description["views"][view]
         sources = select_part(found, {view: description}, part)
+        models = bundle.models(view, device)
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
         unseen = [source for source in sources if source.name not in seen]
-        result[view] = calibrate_view(unseen, view, bundle.models(view, device), report=report)
+        result[view] = calibrate_view(unseen, view, models, jobs=jobs, report=report)
     replace_calibration(path, result)
     return result
 
@@ -127,142 +164,135 @@ def calibrate_view(
     view: str,
     models: ViewModels,
     *,
+    jobs: int = 1,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """The calibration of one view as ``bundle.json`` stores it (without the hash of the networks).
 
-    `cancelled` is asked before every stack and every shifted version of it; when it says so, `Cancelled` is raised.
+    `cancelled` is asked before every stack and every shifted version of it, with several jobs before every study; when it
+    says so, `Cancelled` is raised.
     """
-
-    def proposed(stack: Stack) -> Proposal:
-        if cancelled():
-            raise Cancelled
-        return propose_stack(stack, models)
-
-    pairs = list(_labelled(sources, view))
-    if not pairs:
+    ask = cancelled if jobs <= 1 else None
+    clean, pairs, places = [], [], []
+    for some, named in in_order(partial(_see, view=view, models=models, cancelled=ask), sources, jobs):
+        _go_on(cancelled)
+        places.append(len(pairs))
+        clean += some
+        pairs += named
+    if not clean:
         raise RVQCError(f"No labelled {view} stack is left to calibrate on; give studies that training never saw.")
-    clean = [(study, image.phase, proposed(image)) for study, image, _ in pairs]
-    tables = _stack_fences(clean)
-    slice_tables = _slice_fences(clean)
-    agreement = _agreement_fences(clean)
-    del clean
-    rows = _Rows()
-    for number, (study, image, truth) in enumerate(pairs, start=1):
-        fence = Fences.from_json(tables[image.phase]["RV"])
-        for version in _versions(image, number):
-            proposal = proposed(version)
-            _add(rows, study, proposal, choose(proposal, fence, models), truth)
-        report({"event": "calibrate", "study": study, "stack": image.name, "done": number, "total": len(pairs)})
+    tables, rows = stack_fences(clean), _Rows()
+    work = partial(_grade, view=view, models=models, tables=tables, cancelled=ask)
+    placed = list(zip(sources, places, strict=True))
+    for done, (source, more) in enumerate(zip(sources, in_order(work, placed, jobs), strict=True), start=1):
+        _go_on(cancelled)
+        rows.extend(more)
+        report({"event": "calibrate", "study": source.name, "view": view, "done": done, "total": len(sources)})
     return {
         "n_stacks": len(pairs),
         "n_studies": len({study for study, _, _ in pairs}),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "data_fingerprint": fingerprint_of((study, image, truth) for study, image, truth in pairs),
-        "shifts": {"names": list(SHIFTS), "severities": list(SEVERITIES)},
+        "data_fingerprint": fingerprint_of(pairs),
+        "shifts": {"names": list(SHIFTS), "severities": list(SEVERITIES), "draws": DRAWS, "errors": list(STRENGTHS)},
         "fences": tables,
-        "agreement_fences": agreement,
-        "slice_fences": slice_tables,
-        "prediction": _fit(rows),
+        "agreement_fences": agreement_fences(clean),
+        "slice_fences": slice_fences(clean),
+        **_fit(rows),
     }
 
 
-def _labelled(sources: Sequence[StudySource], view: str) -> Iterator[tuple[str, Stack, Stack]]:
-    for source in sources:
-        study = source.load(labels=True)
-        for image in study.stacks:
-            truth = study.label(image.view, image.phase)
-            if image.view == view and truth is not None:
-                yield study.name, image, truth
+def _go_on(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled
 
 
-def _versions(image: Stack, number: int) -> Iterator[Stack]:
-    """The stack as it is and once under every shift; the severities take turns, so that all are seen."""
-    yield image
-    for k, name in enumerate(SHIFTS):
-        yield shift_stack(image, name, SEVERITIES[(number + k) % len(SEVERITIES)], seed=0)
+def _see(
+    source: StudySource, *, view: str, models: ViewModels, cancelled: Callable[[], bool] | None
+) -> tuple[list[Clean], list[tuple[str, Stack, Stack]]]:
+    """What fences need of a study's labelled stacks, and these stacks themselves."""
+    pairs = list(_labelled(source, view))
+    clean = []
+    for _, image, _ in pairs:
+        _go_on(cancelled)
+        clean.append(Clean.of(propose_stack(image, models)))
+    return clean, pairs
 
 
-def _add(rows: _Rows, study: str, proposal: Proposal, chosen: Chosen, truth: Stack) -> None:
-    native = from_network(chosen.probabilities, proposal.crop, proposal.stack)
-    rows.patients.append(study)
-    features, inputs = _features(proposal, chosen)
-    rows.stack.append(features)
-    rows.slice_inputs.append(inputs)
-    pairs = [(native == LABELS[s], truth.pixels == LABELS[s]) for s in STRUCTURES]
-    rows.stack_dice.append(np.array([dice(a, b) for a, b in pairs]))
-    rows.slice_dice.append(np.array([[dice(a[k], b[k]) for a, b in pairs] for k in range(len(native))]))
+def _grade(
+    placed: tuple[StudySource, int],
+    *,
+    view: str,
+    models: ViewModels,
+    tables: dict[str, Any],
+    cancelled: Callable[[], bool] | None,
+) -> _Rows:
+    """The rows of one study: every stack as it is, shifted, and with errors in its mask. With the study comes how many
+    stacks are before its own."""
+    rows, (source, before) = _Rows(), placed
+    for number, (study, image, truth) in enumerate(_labelled(source, view), start=before + 1):
+        fence = Fences.from_json(tables[image.phase]["RV"])
+        for version in (image, *_versions(study, image, number)):
+            _go_on(cancelled)
+            proposal = propose_stack(version, models)
+            chosen = choose(proposal, fence, models)
+            rows.add(study, proposal, chosen, truth)
+            for spoilt in _damaged(study, proposal, chosen, models) if version is image else ():
+                rows.add(study, proposal, spoilt, truth, damaged=True)
+    return rows
 
 
-def _fit(rows: _Rows) -> dict[str, dict[str, Any]]:
-    """The models of stacks and slices by structure."""
-    features, real = np.stack(rows.stack), np.stack(rows.stack_dice)
-    stack = {s: fit(features[:, k], real[:, k], rows.patients) for k, s in enumerate(STRUCTURES)}
-    columns = []
-    for row, inputs in zip(features, rows.slice_inputs, strict=True):
-        context = np.array([stack[s].predict(row[k])[0] for k, s in enumerate(STRUCTURES)])
-        columns.append(slice_features(*inputs, context))
-    patients = [p for p, real in zip(rows.patients, rows.slice_dice, strict=True) for _ in real]
-    everything, real = np.concatenate(columns), np.concatenate(rows.slice_dice)
-    slices = {s: fit(everything[:, k], real[:, k], patients) for k, s in enumerate(STRUCTURES)}
+def _labelled(source: StudySource, view: str) -> Iterator[tuple[str, Stack, Stack]]:
+    study = source.load(labels=True)
+    for image in study.stacks:
+        truth = study.label(image.view, image.phase)
+        if image.view == view and truth is not None:
+            yield study.name, image, truth
+
+
+def _versions(study: str, image: Stack, number: int) -> Iterator[Stack]:
+    """The stack under every shift; the severities take turns, so that all are seen as often."""
+    for draw in range(DRAWS):
+        own = seed_of(draw, study, image)
+        for k, name in enumerate(SHIFTS):
+            yield shift_stack(image, name, SEVERITIES[(number + k + 2 * draw) % len(SEVERITIES)], seed=own)
+
+
+def _damaged(study: str, proposal: Proposal, chosen: Chosen, models: ViewModels) -> Iterator[Chosen]:
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(seed_of(draw, study, proposal.stack))
+        for strength in STRENGTHS:
+            yield damage(proposal, chosen, models, strength, rng)
+
+
+def damage(proposal: Proposal, chosen: Chosen, models: ViewModels, strength: float, rng: np.random.Generator) -> Chosen:
+    """The chosen mask with injected errors, reconstructed and measured anew; strength 0 leaves it as it is."""
+    mask = corrupt_mask(chosen.mask, rng=rng, strength=strength)
+    again = reconstruct(mask, models)
+    own = measure(mask[None], again[None], proposal.spacing_zyx)
+    one_hot = (mask[:, None] == np.arange(4, dtype=np.uint8)[:, None, None]).astype(np.float32)
+    return replace(chosen, mask=mask, probabilities=one_hot, reconstruction=again, measures=own)
+
+
+def _fit(rows: _Rows) -> dict[str, Any]:
+    """The models of slices and of stacks by structure, and from where on a stack's prediction is trusted."""
+    owner = np.repeat(np.arange(len(rows.dice)), [len(one) for one in rows.slice_dice])
+    patients = [rows.patients[row] for row in owner]
+    features, real = np.concatenate([one.slices for one in rows.features]), np.concatenate(rows.slice_dice)
+    slices = [fit(features[:, k], real[:, k], patients) for k in range(len(STRUCTURES))]
+    # The stacks' models are taught with slices that were predicted as those of a new patient will be.
+    outside = np.stack([one.outside for one in slices], axis=1)
+    columns = np.stack([one.with_slices(outside[owner == row]) for row, one in enumerate(rows.features)])
+    dice_of = np.stack(rows.dice)
+    stacks = [fit(columns[:, k], dice_of[:, k], rows.patients) for k in range(len(STRUCTURES))]
+    found = ~np.array(rows.damaged)
+    limits = [trust(one.outside[found], dice_of[found, k]) for k, one in enumerate(stacks)]
     return {
-        "stack": {s: model.to_json() for s, model in stack.items()},
-        "slice": {s: model.to_json() for s, model in slices.items()},
+        "features": _feature_names(),
+        "prediction": {"stack": _by_structure(stacks), "slice": _by_structure(slices)},
+        "trust": {s: limit.to_json() for s, limit in zip(STRUCTURES, limits, strict=True)},
     }
 
 
-_Clean = Sequence[tuple[str, str, Proposal]]
-
-
-def _stack_fences(clean: _Clean) -> dict[str, dict[str, dict[str, Any]]]:
-    """Eqs. 3 and 4 a phase and structure over all candidates of the clean stacks; ``all`` pools the phases."""
-    pDC: dict[str, list[np.ndarray]] = defaultdict(list)
-    pHD: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _, phase, proposal in clean:
-        for key in (phase, "all"):
-            pDC[key].append(proposal.measures.stack_pDC)
-            pHD[key].append(proposal.measures.stack_pHD)
-    return {
-        key: {
-            s: fences(np.concatenate(pDC[key])[:, k], np.concatenate(pHD[key])[:, k]).to_json()
-            for k, s in enumerate(STRUCTURES)
-        }
-        for key in pDC
-    }
-
-
-def _slice_fences(clean: _Clean) -> dict[str, dict[str, dict[str, Any]]]:
-    """Eqs. 3 and 4 a slice position and structure, over slices and candidates in which the structure is seen."""
-    values: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for _, _, proposal in clean:
-        for m, masks in enumerate(proposal.masks):
-            positions = slice_position((masks > 0).sum(axis=(1, 2)))
-            for s, position in enumerate(positions):
-                for k, structure in enumerate(STRUCTURES):
-                    if (masks[s] == LABELS[structure]).any():
-                        pair = (proposal.measures.slice_pDC[m, s, k], proposal.measures.slice_pHD[m, s, k])
-                        values[(position, structure)].append(pair)
-    tables: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for (position, structure), pairs in values.items():
-        tables[position][structure] = fences(*np.array(pairs).T).to_json()
-    return dict(tables)
-
-
-def _agreement_fences(clean: _Clean) -> dict[str, Any]:
-    """Eq. 3 for the candidates' agreement: of stacks by structure, and of slices by position and structure."""
-    stack = np.stack([proposal.measures.stack_agreement for _, _, proposal in clean])
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for _, _, proposal in clean:
-        positions = slice_position((proposal.masks[0] > 0).sum(axis=(1, 2)))
-        for s, position in enumerate(positions):
-            for k, structure in enumerate(STRUCTURES):
-                values[(position, structure)].append(float(proposal.measures.slice_agreement[s, k]))
-    tables: dict[str, dict[str, float]] = defaultdict(dict)
-    for (position, structure), numbers in values.items():
-        tables[position][structure] = _low(np.array(numbers))
-    return {"stack": {s: _low(stack[:, k]) for k, s in enumerate(STRUCTURES)}, "slice": dict(tables)}
-
-
-def _low(values: np.ndarray) -> float:
-    return fences(values, np.zeros_like(values)).th_low
+def _by_structure(fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
+    return {s: one.model.to_json() for s, one in zip(STRUCTURES, fits, strict=True)}

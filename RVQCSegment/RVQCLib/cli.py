@@ -13,11 +13,24 @@ import sys
 from collections.abc import Sequence
 
 from RVQCLib import __version__
-from RVQCLib.commands import batch, calibrate, demo, evaluate, info, phantom, refine, reformat, reviews, segment, train
+from RVQCLib.commands import (
+    ablation,
+    batch,
+    calibrate,
+    demo,
+    evaluate,
+    info,
+    phantom,
+    refine,
+    reformat,
+    reviews,
+    segment,
+    train,
+)
 from RVQCLib.files import Cancelled, RVQCError
 
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 3
-COMMANDS = (segment, batch, evaluate, train, refine, calibrate, reviews, info, phantom, reformat, demo)
+COMMANDS = (segment, batch, evaluate, ablation, train, refine, calibrate, reviews, info, phantom, reformat, demo)
 
 log = logging.getLogger(__name__)
 

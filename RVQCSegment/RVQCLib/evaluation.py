@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from RVQCLib.bundle import ViewModels, load_bundle
+from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.inference import choose_device
+from RVQCLib.layouts import StudySource
 from RVQCLib.metrics import dice, hausdorff
+from RVQCLib.parallel import in_order
 from RVQCLib.pipeline import StudyResult, segment_study
 from RVQCLib.qc_evaluation import QCRows, add_stack, check_severities, summarize_qc
 from RVQCLib.report import evaluation_page
-from RVQCLib.result import StackResult
 from RVQCLib.study import LABELS, STRUCTURES, Stack, find_studies
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ def evaluate(
     seed: int = 0,
     qc: bool = False,
     severities: Sequence[int] = (1, 3, 5),
+    jobs: int = 1,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Segment every labelled study of `data` and compare; write ``summary.json``, ``stacks.csv``, ``evaluation.html``.
@@ -58,25 +62,20 @@ def evaluate(
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
     with the standard deviation, for all stacks, every group and every phase. With `qc` also how good the QC itself is, on
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
-    ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``.
+    ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
     """
     severities = check_severities(severities)
     device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
     sources = select_part(find_studies(data), bundle.description["views"], part)
+    work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged = QCRows()
-    for number, source in enumerate(sources, start=1):
-        study = source.load(labels=True)
-        result = segment_study(study, bundle, device=device)
-        rows += stack_rows(result)
-        for stack in result.stacks if qc else ():
-            _judge_qc(judged, result, stack, bundle.models(stack.image.view, device), severities, seed)
-            if report is not None:
-                event = {"event": "evaluate", "study": study.name, "stack": stack.image.name}
-                report({**event, "done": number - 1, "total": len(sources)})
+    for number, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
+        rows += found.rows
+        judged.extend(found.judged)
         if report is not None:
-            report({"event": "evaluate", "study": study.name, "done": number, "total": len(sources)})
+            report({"event": "evaluate", "study": source.name, "done": number, "total": len(sources)})
     if not rows:
         raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
     summary = summarize(rows, seed=seed)
@@ -100,15 +99,27 @@ def evaluate(
     return summary
 
 
-def _judge_qc(
-    rows: QCRows, result: StudyResult, stack: StackResult, models: ViewModels, severities: Sequence[int], seed: int
-) -> None:
-    study, image = result.study, stack.image
-    truth = study.label(image.view, image.phase)
-    if truth is not None:
-        head = {"study": study.name, "group": study.group, "vendor": study.vendor}
-        head |= {"view": image.view, "phase": image.phase}
-        add_stack(rows, head, stack, truth, models, severities, seed=seed)
+@dataclass(frozen=True)
+class _Found:
+    """The rows of one study: its stacks against their true masks, and how its masks were judged."""
+
+    rows: list[dict[str, Any]]
+    judged: QCRows
+
+
+def _judge_study(
+    source: StudySource, *, bundle: Bundle, device: str, severities: Sequence[int] | None, seed: int
+) -> _Found:
+    """Segment and compare one study, and with `severities` judge its QC."""
+    study, judged = source.load(labels=True), QCRows()
+    result = segment_study(study, bundle, device=device)
+    for stack in result.stacks if severities is not None else ():
+        truth = study.label(stack.image.view, stack.image.phase)
+        if truth is not None:
+            head = {"study": study.name, "group": study.group, "vendor": study.vendor}
+            head |= {"view": stack.image.view, "phase": stack.image.phase}
+            add_stack(judged, head, stack, truth, bundle.models(stack.image.view, device), severities, seed=seed)
+    return _Found(stack_rows(result), judged)
 
 
 def stack_rows(result: StudyResult) -> list[dict[str, Any]]:

@@ -129,11 +129,12 @@ class Proposal:
     """All candidates of one stack on the networks' grid, before any is chosen.
 
     `masks` and `reconstructions` are uint8 (m, slices, size, size), `probabilities` float32 (m, slices, 4, size, size),
-    `spacing_zyx` the grid's spacing in mm.
+    `images` what the networks saw, float32 (slices, size, size), `spacing_zyx` the grid's spacing in mm.
     """
 
     stack: Stack
     crop: Crop
+    images: np.ndarray
     masks: np.ndarray
     probabilities: np.ndarray
     reconstructions: np.ndarray
@@ -167,7 +168,8 @@ def propose_stack(stack: Stack, models: ViewModels, tick: Tick | None = None) ->
     `tick` is told of all slices once a segmenter, and once more when they are reconstructed and measured.
     """
     crop = find_heart(stack, models.locator, models.sampling, device=models.device)
-    pairs = [hard_masks(p) for p in propose(to_network(stack, crop, models.sampling), models, tick)]
+    images = to_network(stack, crop, models.sampling)
+    pairs = [hard_masks(p) for p in propose(images, models, tick)]
     masks = np.stack([mask for mask, _ in pairs])
     reconstructions = reconstruct(masks, models)
     spacing = (stack.geometry.spacing_zyx[0], crop.spacing_mm, crop.spacing_mm)
@@ -176,7 +178,7 @@ def propose_stack(stack: Stack, models: ViewModels, tick: Tick | None = None) ->
     if tick is not None:
         tick(len(stack.pixels))
     probabilities = np.stack([p for _, p in pairs])
-    return Proposal(stack, crop, masks, probabilities, reconstructions, measures, spacing, voters)
+    return Proposal(stack, crop, images[:, 0], masks, probabilities, reconstructions, measures, spacing, voters)
 
 
 def choose(proposal: Proposal, fences: Fences | None, models: ViewModels, *, primary: str = "RV") -> Chosen:

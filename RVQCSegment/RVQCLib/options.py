@@ -14,7 +14,8 @@ class Limits:
     """From where on a measure is evidence. A measure beyond its fence counts only when it is also worse than this.
 
     Fences of 1.5 quartile ranges leave out some per cent of good values; with 10 slices, 3 structures and 3 measures
-    nearly every good stack would have one. So a slice whose structure still reaches these values is not flagged.
+    nearly every good stack would have one. So a slice whose structure still reaches these values is not flagged. The values
+    were chosen on the calibration part of the shipped bundle, each patient predicted without itself (Docs/qc.md).
 
     Parameters
     ----------
@@ -23,26 +24,30 @@ class Limits:
     slice_mm
         pHD of a slice.
     slice_mm2
-        Area that a structure must have, in the mask or in the reconstruction, for its slice to be flagged: 1 ml
+        Area that a structure must have, in the mask or in the reconstruction, for an opinion to flag its slice: 1 ml
         of a 10 mm slice.
     stack_dice
         Agreement over a stack.
     predicted
-        Predicted Dice of a slice.
+        Predicted Dice of a slice, of any area: below, it is flagged.
+    sure
+        Predicted Dice of a slice: from here on, neither opinion flags it.
     lower_bound
-        90 % lower bound of a stack's predicted Dice.
+        90 % lower bound of a stack's predicted Dice, of any structure. A structure that is not the primary one and reaches
+        it may have an unusual shape.
     share
         Part of a structure, by area, that must lie in flagged slices before they ask for a look at the stack. Less stays a
-        matter of these slices: readers differ by 8 to 13 % in the volume of an RV. 0: every flagged slice asks.
+        matter of these slices. 0: every flagged slice asks.
     """
 
     slice_dice: float = 0.75
     slice_mm: float = 8.0
     slice_mm2: float = 100.0
     stack_dice: float = 0.9
-    predicted: float = 0.5
-    lower_bound: float = 0.7
-    share: float = 0.05
+    predicted: float = 0.75
+    sure: float = 0.85
+    lower_bound: float = 0.65
+    share: float = 0.3
 
 
 @dataclass(frozen=True)

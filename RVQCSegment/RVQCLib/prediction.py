@@ -2,8 +2,8 @@
 
 A fractional logit model (Papke & Wooldridge, 1996): ``Dice = sigmoid(w . x)``, fitted by penalized Newton steps on
 labelled stacks that no network has seen. The bound is split conformal (Vovk et al.; Lei et al., 2018), with residuals that
-every patient's stacks got from a model fitted without that patient, scaled by ``SPREAD + 1 - prediction``, because a poor
-mask is harder to grade than a good one.
+every patient's stacks got from a model fitted without that patient. They are scaled by their expected size, a second model
+of the same features: an image that is hard to segment is hard to grade as well.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from typing import Any
 
 import numpy as np
 
-from RVQCLib.stack import STRUCTURES
-
-FEATURES = ("constant", "pDC", "agreement", "confidence", "pHD", "size", "context")
-SPREAD = 0.03
-_PENALTY = 1.0
+FOLDS = 10
+SPREAD = 0.02
+"""Least expected error of a prediction."""
+_PENALTY, _SPREAD_PENALTY = 1.0, 3.0
 
 
 @dataclass(frozen=True)
 class DiceModel:
-    """The weights w of one structure over `FEATURES` after centring by `mean` and `scale`, and the conformal quantile."""
+    """The weights of one structure over features after centring by `mean` and `scale`, those of the expected error over the
+    same and the prediction, and the conformal quantile of error over expected error; from `n` rows."""
 
     weights: tuple[float, ...]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
+    spread: tuple[float, ...]
     quantile: float
     n: int
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted Dice and its 90 % lower bound, each (…,), of features (…, len(FEATURES)); both in 0..1."""
-        predicted = _sigmoid(_design(features, np.array(self.mean), np.array(self.scale)) @ np.array(self.weights))
-        return predicted, np.clip(predicted - self.quantile * (SPREAD + 1 - predicted), 0.0, 1.0)
+        """Predicted Dice and its 90 % lower bound, each (…,), of features (…, k) as fitted; both in 0..1."""
+        design = _design(features, np.array(self.mean), np.array(self.scale))
+        predicted = _sigmoid(design @ np.array(self.weights))
+        error = SPREAD + _sigmoid(_wider(design, predicted) @ np.array(self.spread))
+        return predicted, np.clip(predicted - self.quantile * error, 0.0, 1.0)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -46,15 +49,21 @@ class DiceModel:
         return DiceModel(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
-def fit(
-    features: np.ndarray, dice: np.ndarray, patients: Sequence[str], *, coverage: float = 0.9, folds: int = 10
-) -> DiceModel:
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted model, and what its kind predicts of every row when the row's patient is left out: (n,)."""
+
+    model: DiceModel
+    outside: np.ndarray
+
+
+def fit(features: np.ndarray, dice: np.ndarray, patients: Sequence[str], *, coverage: float = 0.9) -> Fit:
     """Fit one structure's model.
 
     Parameters
     ----------
     features, dice
-        (n, len(FEATURES)) and the real Dice (n,).
+        (n, k), the first column 1, and the real Dice (n,).
     patients
         Who each row is of: rows of a patient are never used to grade that patient.
     """
@@ -62,19 +71,30 @@ def fit(
     mean[0], scale = 0.0, np.where(scale > 1e-6, scale, 1.0)
     scale[0] = 1.0
     design = _design(features, mean, scale)
-    weights = _newton(design, dice)
-    names = sorted(set(patients))
-    fold = np.array([names.index(patient) % min(folds, max(2, len(names))) for patient in patients])
-    outside = np.empty(len(dice))
+    fold = _folds(patients)
+    outside = _left_out(design, dice, fold, _PENALTY)
+    error = np.abs(outside - dice)
+    wider = _wider(design, outside)
+    expected = SPREAD + _left_out(wider, error, fold, _SPREAD_PENALTY)
+    scores = np.sort((outside - dice) / expected)
+    rank = min(len(scores) - 1, int(np.ceil((len(scores) + 1) * coverage)) - 1)
+    parts = (_newton(design, dice, _PENALTY), mean, scale, _newton(wider, error, _SPREAD_PENALTY))
+    return Fit(DiceModel(*(tuple(part.tolist()) for part in parts), float(scores[rank]), len(dice)), outside)
+
+
+def _folds(patients: Sequence[str]) -> np.ndarray:
+    names = {name: k for k, name in enumerate(sorted(set(patients)))}
+    return np.array([names[patient] % min(FOLDS, max(2, len(names))) for patient in patients])
+
+
+def _left_out(design: np.ndarray, target: np.ndarray, fold: np.ndarray, penalty: float) -> np.ndarray:
+    """What models fitted on the other folds predict of each fold; a single fold has to do with its own."""
+    outside = np.empty(len(target))
     for k in np.unique(fold):
         others = fold != k
-        use = others if others.any() else np.ones(len(dice), bool)
-        outside[fold == k] = _sigmoid(design[fold == k] @ _newton(design[use], dice[use]))
-    scores = np.sort((outside - dice) / (SPREAD + 1 - outside))
-    rank = min(len(scores) - 1, int(np.ceil((len(scores) + 1) * coverage)) - 1)
-    return DiceModel(
-        tuple(weights.tolist()), tuple(mean.tolist()), tuple(scale.tolist()), float(scores[rank]), len(dice)
-    )
+        use = others if others.any() else np.ones(len(target), bool)
+        outside[fold == k] = _sigmoid(design[fold == k] @ _newton(design[use], target[use], penalty))
+    return outside
 
 
 def _design(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -82,18 +102,29 @@ def _design(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.nda
     return np.clip((features - mean) / scale, -4.0, 4.0)
 
 
+def _wider(design: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The design with the prediction as one more column."""
+    return np.concatenate([design, logit(predicted)[..., None] - 2.0], axis=-1)
+
+
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(x, -30, 30)))
 
 
-def _newton(design: np.ndarray, dice: np.ndarray, steps: int = 50) -> np.ndarray:
+def logit(values: np.ndarray) -> np.ndarray:
+    """The logit of values in 0..1, which count as at least 0.01 away from both ends."""
+    inside = np.clip(values, 0.01, 0.99)
+    return np.log(inside / (1 - inside))
+
+
+def _newton(design: np.ndarray, target: np.ndarray, strength: float, steps: int = 50) -> np.ndarray:
     """Penalized quasi-likelihood estimate of the fractional logit; the constant is not penalized."""
-    penalty = np.full(design.shape[1], _PENALTY)
+    penalty = np.full(design.shape[1], strength)
     penalty[0] = 1e-6
     weights = np.zeros(design.shape[1])
     for _ in range(steps):
         predicted = _sigmoid(design @ weights)
-        gradient = design.T @ (dice - predicted) - penalty * weights
+        gradient = design.T @ (target - predicted) - penalty * weights
         curvature = (design * (predicted * (1 - predicted) + 1e-6)[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         weights = weights + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
@@ -102,76 +133,38 @@ def _newton(design: np.ndarray, dice: np.ndarray, steps: int = 50) -> np.ndarray
     return weights
 
 
-def stack_features(
-    pDC: np.ndarray, pHD: np.ndarray, agreement: np.ndarray, confidence: np.ndarray, volume_ml: np.ndarray
-) -> np.ndarray:
-    """Features (3, len(FEATURES)) of one stack; every argument (3,) in the order of `STRUCTURES`.
+@dataclass(frozen=True)
+class Trust:
+    """From which predicted Dice on a stack may be trusted: the least at which no more than `missed` of the bad stacks
+    (real Dice below `bad_below`) of the calibration were, each predicted without its own patient.
 
-    The context of a structure is the mean agreement of the other two.
+    `missed_bad` and `good_trusted` are what this gave there, None where nothing was bad or good; `note` says what is special.
     """
-    others = (agreement.sum() - agreement) / 2
-    return _columns(pDC, agreement, confidence, pHD, np.minimum(volume_ml / 40.0, 1.0), others)
+
+    least: float
+    bad_below: float
+    n_bad: int
+    missed_bad: float | None
+    good_trusted: float | None
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
 
 
-def slice_features(
-    pDC: np.ndarray,
-    pHD: np.ndarray,
-    agreement: np.ndarray,
-    confidence: np.ndarray,
-    area_mm2: np.ndarray,
-    stack_predicted: np.ndarray,
-) -> np.ndarray:
-    """Features (slices, 3, len(FEATURES)); arguments (slices, 3), and the stack's predicted Dice (3,) as the context."""
-    context = np.broadcast_to(stack_predicted, pDC.shape)
-    return _columns(pDC, agreement, confidence, pHD, np.minimum(np.sqrt(np.maximum(area_mm2, 0)) / 30.0, 1.0), context)
+def trust(outside: np.ndarray, dice: np.ndarray, *, bad_below: float = 0.8, missed: float = 0.05) -> Trust:
+    """Where to trust predictions `outside` (n,) of the real Dice `dice` (n,)."""
+    bad = dice < bad_below
+    if not bad.any():
+        note = f"no calibration stack has a Dice below {bad_below}, so predictions are trusted from {bad_below} on"
+        return Trust(bad_below, bad_below, 0, None, _share(outside >= bad_below, ~bad), note)
+    ranked = np.sort(outside[bad])[::-1]
+    # Just above the first bad prediction that may not be trusted any more.
+    least = max(bad_below, float(np.nextafter(ranked[int(missed * len(ranked))], 2.0)))
+    trusted = outside >= least
+    return Trust(least, bad_below, int(bad.sum()), _share(trusted, bad), _share(trusted, ~bad))
 
 
-def _columns(
-    pDC: np.ndarray,
-    agreement: np.ndarray,
-    confidence: np.ndarray,
-    pHD: np.ndarray,
-    size: np.ndarray,
-    context: np.ndarray,
-) -> np.ndarray:
-    columns = [
-        np.ones_like(pDC),
-        _logit(pDC),
-        _logit(agreement),
-        _logit(confidence),
-        np.log1p(pHD),
-        size,
-        _logit(context),
-    ]
-    return np.stack(columns, axis=-1)
-
-
-def _logit(values: np.ndarray) -> np.ndarray:
-    inside = np.clip(values, 0.01, 0.99)
-    return np.log(inside / (1 - inside))
-
-
-def confidence(masks: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The Dice that the candidates' mean probabilities expect of a mask: ``2 sum p m / sum (p + m)``.
-
-    Parameters
-    ----------
-    masks
-        The selected labels, uint8 (slices, size, size).
-    probabilities
-        Mean over the candidates, float (slices, 4, size, size).
-
-    Returns
-    -------
-    (3,) of the stack and (slices, 3), structures in the order of `STRUCTURES`; 1 where nothing is nor is expected.
-    """
-    stack, slices = [], []
-    for structure in STRUCTURES:
-        label = ("LV", "MYO", "RV").index(structure) + 1
-        mask, p = masks == label, probabilities[:, label]
-        overlap = (p * mask).sum(axis=(1, 2))
-        total = p.sum(axis=(1, 2)) + mask.sum(axis=(1, 2))
-        # Three pixels of expectation in an empty slice are not yet a lost structure.
-        slices.append((2 * overlap + 3.0) / (total + 3.0))
-        stack.append((2 * overlap.sum() + 3.0) / (total.sum() + 3.0))
-    return np.array(stack), np.stack(slices, axis=1)
+def _share(hit: np.ndarray, among: np.ndarray) -> float | None:
+    return float(hit[among].mean()) if among.any() else None

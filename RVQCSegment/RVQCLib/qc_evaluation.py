@@ -8,18 +8,16 @@ real RV Dice is below a threshold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from RVQCLib.bundle import ViewModels
-from RVQCLib.calibration import opinion
+from RVQCLib.calibration import STRENGTHS, damage, opinion
 from RVQCLib.charts import CHANNELS, GOOD_DICE, finite, shift_name
 from RVQCLib.files import RVQCError
-from RVQCLib.inference import Chosen, Proposal, choose, propose_stack, reconstruct
-from RVQCLib.mask_errors import corrupt_mask
-from RVQCLib.measures import measure
+from RVQCLib.inference import choose, propose_stack
 from RVQCLib.metrics import dice
 from RVQCLib.pipeline import segment_stack
 from RVQCLib.qc_statistics import auprc, aurc, auroc, coverage, levels, mae, mean, spearman
@@ -32,8 +30,6 @@ from RVQCLib.stack import LABELS, STRUCTURES, Stack
 Row = dict[str, Any]
 
 THRESHOLDS = (0.8, 0.7)
-STRENGTHS = (0.3, 0.6, 1.0)
-"""Of the errors injected into masks (`shifts.corrupt_mask`)."""
 _SAID = ("predicted_dice", "lower_bound_90", "pDC", "pHD_mm", "agreement")
 
 
@@ -45,6 +41,11 @@ class QCRows:
     slices: list[Row] = field(default_factory=list)
     injected: list[Row] = field(default_factory=list)
     injected_slices: list[Row] = field(default_factory=list)
+
+    def extend(self, others: QCRows) -> None:
+        """Add all of the others' rows."""
+        for name in ("stacks", "slices", "injected", "injected_slices"):
+            getattr(self, name).extend(getattr(others, name))
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def _injected(image: Stack, models: ViewModels, rng: np.random.Generator) -> Ite
     proposal = propose_stack(image, models)
     chosen = choose(proposal, reference.stack[options.primary] if reference else None, models)
     for strength in (0.0, *STRENGTHS):
-        spoilt = _spoilt(proposal, chosen, models, strength, rng)
+        spoilt = damage(proposal, chosen, models, strength, rng)
         judgement = judge(
             proposal.measures,
             spoilt.measures,
@@ -132,17 +133,7 @@ def _injected(image: Stack, models: ViewModels, rng: np.random.Generator) -> Ite
             predicted=opinion(calibration, proposal, spoilt) if calibration else None,
             options=options,
         )
-        one_hot = (spoilt.mask[:, None] == np.arange(4, dtype=np.uint8)[:, None, None]).astype(np.float32)
-        yield strength, image.with_pixels(from_network(one_hot, proposal.crop, image)), judgement.to_json()
-
-
-def _spoilt(
-    proposal: Proposal, chosen: Chosen, models: ViewModels, strength: float, rng: np.random.Generator
-) -> Chosen:
-    mask = corrupt_mask(chosen.mask, rng=rng, strength=strength)
-    again = reconstruct(mask, models)
-    own = measure(mask[None], again[None], proposal.spacing_zyx)
-    return replace(chosen, mask=mask, reconstruction=again, measures=own)
+        yield strength, image.with_pixels(from_network(spoilt.probabilities, proposal.crop, image)), judgement.to_json()
 
 
 # ---- the summary -----------------------------------------------------------------------------------------------------

@@ -38,12 +38,14 @@ __all__ = [
 
 
 class Graded(Protocol):
-    """Predicted Dice and its 90 % lower bound: (3,) of a stack and (slices, 3) of its slices, order of `STRUCTURES`."""
+    """Predicted Dice and its 90 % lower bound: (3,) of a stack and (slices, 3) of its slices, order of `STRUCTURES`; and
+    from which predicted Dice on a stack is trusted by the structure (3,)."""
 
     stack: np.ndarray
     stack_bound: np.ndarray
     slices: np.ndarray
     slices_bound: np.ndarray
+    trusted_from: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,11 @@ def judge(
     """Judge one stack.
 
     The verdict is ``ood`` when the primary structure is out of distribution (`is_ood` over all candidates) or the mask
-    shows a failure that all candidates may share; else ``look`` when there is any reason, to which flagged slices belong
-    once they hold more than `Limits.share` of a structure; else ``trusted``. A reason begins with who speaks:
+    shows a failure that all candidates may share; else ``look`` when there is any reason; else ``trusted``. With a predicted
+    Dice the reasons are: that of the primary structure is below its `Graded.trusted_from`, the lower bound of any below
+    `Limits.lower_bound`, or flagged slices hold more than `Limits.share` of a structure. The two opinions then say why, and
+    the shape of another structure counts only where its lower bound is low as well. Without a predicted Dice, candidates
+    that disagree and any unusual shape are reasons by themselves. A reason begins with who speaks:
     ``failed``, ``unusual shape`` (distance from the reconstruction), ``candidates disagree`` (their mutual Dice),
     ``anatomy``, ``low predicted Dice`` or ``not calibrated``. In words, slices count from 1.
 
@@ -125,7 +130,8 @@ def judge(
     shapes = _shape_reasons(measures.stack_pDC, measures.stack_pHD, table, options.quantifier)
     evidence = {
         "failed": list(shared_failures(mask, spacing_zyx, view)),
-        "doubts": _stack_doubts(measures, reference, predicted, options.limits),
+        "doubts": _stack_doubts(measures, reference, predicted, options),
+        "sound": _sound(predicted, options),
         "flagged_share": _flagged_share(slices, measures, chosen),
     }
     conclusion = _conclude(evidence, shapes, slices, table is not None, options)
@@ -148,6 +154,7 @@ def _conclude(
     options: QCOptions,
 ) -> dict[str, Any]:
     """Whether the stack is OoD, its verdict and its reasons."""
+    shapes = {structure: said for structure, said in shapes.items() if structure not in evidence["sound"]}
     ood = bool(evidence["failed"]) or options.primary in shapes
     reasons = [*evidence["failed"], *shapes.values(), *evidence["doubts"]]
     reasons += [] if calibrated else ["not calibrated: no fences are known for this view"]
@@ -208,21 +215,41 @@ def _shape_reasons(
     return said
 
 
+def _sound(predicted: Graded | None, options: QCOptions) -> list[str]:
+    """Structures but the primary one that are probably good, whatever their shape."""
+    if predicted is None:
+        return []
+    bounds = zip(STRUCTURES, predicted.stack_bound, strict=True)
+    return [s for s, bound in bounds if s != options.primary and bound >= options.limits.lower_bound]
+
+
 def _stack_doubts(
-    measures: Measures, reference: Reference | None, predicted: Graded | None, limits: Limits
+    measures: Measures, reference: Reference | None, predicted: Graded | None, options: QCOptions
 ) -> list[str]:
-    """Disagreement over the whole stack, and a predicted Dice that may be too low."""
-    said = []
+    """A predicted Dice that is or may be too low, and disagreement over the whole stack."""
+    said, limits = [], options.limits
     for k, structure in enumerate(STRUCTURES):
+        doubt = _low_prediction(predicted, k, options)
         usual = reference.agreement.get(structure) if reference else None
         agreement = float(measures.stack_agreement[k])
-        if usual is not None and agreement < min(usual, limits.stack_dice):
+        disagree = usual is not None and agreement < min(usual, limits.stack_dice)
+        if disagree and (doubt or predicted is None):
             said.append(f"candidates disagree: {structure} agreement {agreement:.2f}, usual from {usual:.2f}")
-    for k, structure in enumerate(STRUCTURES):
-        if predicted is not None and predicted.stack_bound[k] < limits.lower_bound:
-            dice, bound = predicted.stack[k], predicted.stack_bound[k]
-            said.append(f"low predicted Dice: {structure} {dice:.2f}, with 90 % confidence at least {bound:.2f}")
+        said += [doubt] if doubt else []
     return said
+
+
+def _low_prediction(predicted: Graded | None, k: int, options: QCOptions) -> str:
+    """The sentence that a structure's predicted Dice is too low, or nothing."""
+    if predicted is None:
+        return ""
+    structure, dice, bound = STRUCTURES[k], predicted.stack[k], predicted.stack_bound[k]
+    if structure == options.primary and dice < predicted.trusted_from[k]:
+        least = predicted.trusted_from[k]
+        return f"low predicted Dice: {structure} {dice:.3f}, trusted from {least:.3f}"
+    if bound < options.limits.lower_bound:
+        return f"low predicted Dice: {structure} {dice:.2f}, with 90 % confidence at least {bound:.2f}"
+    return ""
 
 
 def _flagged_share(slices: Sequence[Mapping[str, Any]], measures: Measures, chosen: Measures) -> float:
@@ -262,11 +289,13 @@ def _judge_slice(
     for k, structure in enumerate(STRUCTURES):
         usual = reference.slices.get(position, {}).get(structure) if reference else None
         agreed = reference.slice_agreement.get(position, {}).get(structure) if reference else None
-        said = _shape_of_slice(s, k, chosen, usual, limits)
-        said += _agreement_of_slice(s, k, measures, agreed, limits)
-        seen = chosen.slice_mm2[0, s, k] >= limits.slice_mm2
-        if seen and predicted is not None and predicted.slices[s, k] < limits.predicted:
-            said.append(f"low predicted Dice: {structure} {predicted.slices[s, k]:.2f}")
+        dice = 0.0 if predicted is None else float(predicted.slices[s, k])
+        said = []
+        if dice < limits.sure:
+            said += _shape_of_slice(s, k, chosen, usual, limits)
+            said += _agreement_of_slice(s, k, measures, agreed, limits)
+        if predicted is not None and dice < limits.predicted and chosen.slice_mm2[0, s, k] > 0:
+            said.append(f"low predicted Dice: {structure} {dice:.2f}")
         reasons += said
         structures[structure] = {
             "pDC": float(chosen.slice_pDC[0, s, k]),

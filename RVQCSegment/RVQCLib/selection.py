@@ -16,7 +16,7 @@ COHORT = 20
 
 @dataclass(frozen=True)
 class Fences:
-    """th_low on pDC (eq. 3) and th_up on pHD in mm (eq. 4), from `n` pairs of values."""
+    """th_low on pDC (eq. 3) and th_up on pHD in mm (eq. 4), from `n` stacks or slices."""
 
     th_low: float
     th_up: float
@@ -36,9 +36,12 @@ class Fences:
         return bool(pDC < self.th_low or pHD > self.th_up)
 
 
-def fences(pDC: Sequence[float] | np.ndarray, pHD: Sequence[float] | np.ndarray, *, reach: float = 1.5) -> Fences:
+def fences(
+    pDC: Sequence[float] | np.ndarray, pHD: Sequence[float] | np.ndarray, *, reach: float = 1.5, n: int | None = None
+) -> Fences:
     """Tukey's fences: ``th_low = Q1 - reach (Q3 - Q1)`` of pDC, ``th_up = Q3 + reach (Q3 - Q1)`` of pHD (eqs. 3, 4).
 
+    `n` is how many stacks or slices gave the values, where each has several candidates; by default one each.
     Quartiles are linearly interpolated. All values equal: both fences are that value, and nothing breaks them.
 
     Raises
@@ -50,7 +53,7 @@ def fences(pDC: Sequence[float] | np.ndarray, pHD: Sequence[float] | np.ndarray,
     _check(dc, hd)
     q1, q3 = np.quantile(dc, (0.25, 0.75))
     r1, r3 = np.quantile(hd, (0.25, 0.75))
-    return Fences(float(q1 - reach * (q3 - q1)), float(r3 + reach * (r3 - r1)), len(dc))
+    return Fences(float(q1 - reach * (q3 - q1)), float(r3 + reach * (r3 - r1)), len(dc) if n is None else n)
 
 
 def _check(pDC: np.ndarray, pHD: np.ndarray) -> None:
@@ -76,7 +79,7 @@ def cohort_fences(measures: Sequence[Scored], *, at_least: int = COHORT) -> tupl
     if len(measures) < at_least:
         return None, f"Cohort fences need {at_least} stacks of a view and phase, here are {len(measures)}."
     pDC, pHD = (np.concatenate([getattr(m, name) for m in measures]) for name in ("stack_pDC", "stack_pHD"))
-    table = {structure: fences(pDC[:, k], pHD[:, k]) for k, structure in enumerate(STRUCTURES)}
+    table = {structure: fences(pDC[:, k], pHD[:, k], n=len(measures)) for k, structure in enumerate(STRUCTURES)}
     return table, f"Cohort fences from {len(measures)} stacks."
 
 
@@ -173,6 +176,18 @@ def _who(i: int, pDC: np.ndarray, pHD: np.ndarray) -> str:
     return f"candidate {i + 1} (pDC {pDC[i]:.3f}, pHD {pHD[i]:.1f} mm)"
 
 
+def from_base(areas: Sequence[float] | np.ndarray) -> bool:
+    """Whether the first of the slices is the nearest to the base, by the area (S,) of all structures: the half of their
+    range with the larger mean is basal; a tie or no structure: it is."""
+    area = np.asarray(areas, float)
+    filled = np.flatnonzero(area > 0)
+    if len(filled) == 0:
+        return True
+    inside = area[filled[0] : filled[-1] + 1]
+    half = max(1, len(inside) // 2)
+    return bool(inside[:half].mean() >= inside[-half:].mean())
+
+
 def slice_position(areas: Sequence[float] | np.ndarray) -> tuple[str, ...]:
     """``basal``, ``mid``, ``apical`` or ``outside`` for every slice, from the area (S,) of all structures in it.
 
@@ -185,9 +200,6 @@ def slice_position(areas: Sequence[float] | np.ndarray) -> tuple[str, ...]:
     if len(filled) == 0:
         return ("outside",) * len(area)
     first, count = int(filled[0]), int(filled[-1] - filled[0]) + 1
-    inside = area[first : first + count]
-    half = max(1, count // 2)
-    from_base = inside[:half].mean() >= inside[-half:].mean()
     names = [("basal", "mid", "apical")[min(2, int(3 * (i + 0.5) / count))] for i in range(count)]
-    names = names if from_base else names[::-1]
+    names = names if from_base(area) else names[::-1]
     return ("outside",) * first + tuple(names) + ("outside",) * (len(area) - first - count)

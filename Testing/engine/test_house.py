@@ -15,15 +15,26 @@ ENGINE = REPOSITORY / "RVQCSegment" / "RVQCLib"
 
 ORDER = [
     *("files", "stack", "nifti", "dicom", "images", "layouts", "study", "slices", "networks", "metrics", "measures"),
-    *("selection", "options", "anatomy", "quality", "prediction", "bundle", "inference", "dataset", "shifts"),
-    *("mask_errors", "calibration"),
+    *(
+        "selection",
+        "options",
+        "anatomy",
+        "quality",
+        "prediction",
+        "bundle",
+        "inference",
+        "features",
+        "dataset",
+        "shifts",
+    ),
+    *("mask_errors", "fence_tables", "parallel", "calibration"),
     *("losses", "augmentation", "fitting", "drawing", "charts", "function", "report", "result", "pipeline"),
     *("reformat", "phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes"),
     *("phantom_variety", "phantom", "samples"),
     *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),
     *("adaptation", "refinement", "reviews", "manifest", "cohort_table", "thumbnail", "study_task", "processes"),
     *("cluster", "cohort_page", "cohort_files", "cohort"),
-    *("qc_statistics", "qc_evaluation", "evaluation", "info", "demo"),
+    *("qc_statistics", "qc_evaluation", "evaluation", "ablation", "info", "demo"),
     *("jobs", "worker", "commands", "cli"),
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""

@@ -127,6 +127,7 @@ def test_a_stack_is_proposed_on_the_networks_grid(tiny_bundle: Path, tiny_study:
     assert proposal.masks.shape == proposal.reconstructions.shape == (3, 1, 32, 32)
     assert proposal.probabilities.shape == (3, 1, 4, 32, 32) and proposal.spacing_zyx == (9.0, 4.0, 4.0)
     assert proposal.crop == find_heart(stack, tiny.locator, tiny.sampling)
+    np.testing.assert_array_equal(proposal.images, to_network(stack, proposal.crop, tiny.sampling)[:, 0])
     raw = propose(to_network(stack, proposal.crop, tiny.sampling), tiny)
     for found, probabilities in zip(proposal.masks, raw, strict=True):
         np.testing.assert_array_equal(found, hard_masks(probabilities)[0])
@@ -151,7 +152,9 @@ def proposal_of(masks: np.ndarray, probabilities: np.ndarray, reconstructions: n
     spacing = (8.0, 1.5, 1.5)
     measures = measure(masks, reconstructions, spacing)
     crop = Crop((0, 0), 1.5, 16)
-    return Proposal(stack, crop, masks, probabilities, reconstructions, measures, spacing, n_voters=len(masks))
+    return Proposal(
+        stack, crop, stack.pixels, masks, probabilities, reconstructions, measures, spacing, n_voters=len(masks)
+    )
 
 
 def squares(*boxes: tuple[slice, slice]) -> np.ndarray:

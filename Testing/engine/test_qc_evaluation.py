@@ -268,7 +268,7 @@ def test_injected_errors_are_judged_beside_the_same_candidates(calibrated: Path,
     proposal = propose_stack(study.stack("SA", "ED"), models)
     mask = labels_to_network(study.label("SA", "ED"), proposal.crop)
     chosen = replace(choose(proposal, None, models), mask=mask)
-    kept, spoilt = (qc._spoilt(proposal, chosen, models, s, np.random.default_rng(0)) for s in (0.0, 1.0))
+    kept, spoilt = (qc.damage(proposal, chosen, models, s, np.random.default_rng(0)) for s in (0.0, 1.0))
     assert (kept.mask == mask).all() and (spoilt.mask != mask).any()
     again = reconstruct(spoilt.mask, models)
     assert (spoilt.reconstruction == again).all()

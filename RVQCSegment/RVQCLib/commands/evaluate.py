@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
         metavar="1..5",
         help="of the shifts of --qc",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seed=args.seed,
         qc=args.qc,
         severities=args.severities,
+        jobs=args.jobs,
         report=Progress(),
     )
     if not args.json:

@@ -1,0 +1,206 @@
+"""The ablation of the paper's Fig. 3: one network alone, {M} with the QC's selection, and the whole with refinement.
+
+Which single network is the best was known before the judged studies were seen: it has the highest RV Dice on the validation
+part of its training. Every difference is paired, stack by stack, with a bootstrap interval over patients.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from RVQCLib.bundle import Bundle, load_bundle
+from RVQCLib.dataset import select_part
+from RVQCLib.evaluation import MEASURES, compare, interval
+from RVQCLib.files import RVQCError, whole_folder, write_json
+from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
+from RVQCLib.layouts import StudySource
+from RVQCLib.measures import Measures
+from RVQCLib.parallel import in_order
+from RVQCLib.selection import Reference
+from RVQCLib.slices import from_network
+from RVQCLib.stack import STRUCTURES, Stack
+from RVQCLib.study import find_studies
+
+Row = dict[str, Any]
+SINGLE, MEAN, SELECTED, REFINED = "best single M", "mean of {M}", "{M} + QC", "{M} + QC + refinement"
+
+
+def ablation(
+    data: str | Path,
+    bundle_path: str | Path,
+    out: str | Path,
+    *,
+    refined: str | Path | None = None,
+    part: str = "all",
+    device: str = "auto",
+    allow: Sequence[str] = (),
+    seed: int = 0,
+    jobs: int = 1,
+    report: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> dict[str, Any]:
+    """Segment every labelled study of `data` in every way and compare; write ``ablation.json`` and ``ablation.csv``.
+
+    Parameters
+    ----------
+    refined
+        The bundle that refinement made of `bundle_path`; without it that row is missing, and ``note`` says so.
+
+    Returns
+    -------
+    ``{"views": {view: {method: {"n_stacks", structure: {measure: interval}, "minus_single": {structure: {measure:
+    interval}}}}}}``. A method is named as in the paper; behind a comma the base network, where it is of one alone.
+
+    Raises
+    ------
+    RVQCError
+        No stack of `data` has a true mask, or a bundle is not calibrated.
+    """
+    device = choose_device(device)
+    bundles = [load_bundle(path, allow=allow) for path in (bundle_path, refined) if path is not None]
+    for bundle in bundles:
+        _check_calibrated(bundle)
+    sources = select_part(find_studies(data), bundles[0].description["views"], part)
+    work = partial(_rows_of, bundles=bundles, device=device)
+    rows: list[Row] = []
+    for done, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
+        rows += found
+        report({"event": "ablation", "study": source.name, "done": done, "total": len(sources)})
+    if not rows:
+        raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
+    summary = {
+        "bundle": {"name": bundles[0].name, "hash": bundles[0].hash},
+        "refined": {"name": bundles[1].name, "hash": bundles[1].hash} if refined else None,
+        "note": "" if refined else "no refined bundle was given, so nothing is said of refinement",
+        "part": part,
+        "seed": seed,
+        "views": summarize_ablation(rows, seed=seed),
+    }
+    with whole_folder(out) as folder:
+        write_json(folder / "ablation.json", summary)
+        with open(folder / "ablation.csv", "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return summary
+
+
+def _check_calibrated(bundle: Bundle) -> None:
+    for view, part in bundle.description["views"].items():
+        if not part.get("calibration"):
+            raise RVQCError(f"The bundle {bundle.path} is not calibrated for {view}; run 'rvqc calibrate' first.")
+
+
+def _rows_of(source: StudySource, *, bundles: Sequence[Bundle], device: str) -> list[Row]:
+    """A row a labelled stack and method."""
+    study, rows = source.load(labels=True), []
+    for stack in study.stacks:
+        truth = study.label(stack.view, stack.phase)
+        if truth is None or stack.view not in bundles[0].views:
+            continue
+        head = {"study": study.name, "group": study.group, "view": stack.view, "phase": stack.phase}
+        for method, mask in _masks(stack, bundles, device):
+            rows.append(head | {"method": method} | compare(mask, truth))
+    return rows
+
+
+def _masks(stack: Stack, bundles: Sequence[Bundle], device: str) -> Iterator[tuple[str, Stack]]:
+    """Every method's mask on the stack's own grid."""
+    first = bundles[0]
+    models, entries = first.models(stack.view, device), first.description["views"][stack.view]["segmenters"]
+    proposal = propose_stack(stack, models)
+    for method, pool in pools([(e["network"], e["validation_dice"]["RV"]) for e in entries], models.consensus).items():
+        yield method, _selected(proposal, pool, first, device)
+    for refined in bundles[1:]:
+        again = propose_stack(stack, refined.models(stack.view, device))
+        yield REFINED, _selected(again, range(len(again.masks)), refined, device)
+
+
+def pools(networks: Sequence[tuple[str, float]], consensus: bool) -> dict[str, list[int]]:
+    """The candidates among which every method selects: one, or several.
+
+    Parameters
+    ----------
+    networks
+        Name and validation RV Dice of every segmenter.
+    consensus
+        Whether the mean of all is the last candidate.
+    """
+    everyone = list(range(len(networks)))
+    best = {SINGLE: [_best(networks, everyone)]}
+    found = best | ({MEAN: [len(networks)]} if consensus else {})
+    found[SELECTED] = everyone + ([len(networks)] if consensus else [])
+    for name in sorted({name for name, _ in networks}):
+        own = [i for i in everyone if networks[i][0] == name]
+        found |= {f"{SINGLE}, {name}": [_best(networks, own)], f"{SELECTED}, {name}": own}
+    return found
+
+
+def _best(networks: Sequence[tuple[str, float]], among: Sequence[int]) -> int:
+    return max(among, key=lambda i: (networks[i][1], -i))
+
+
+def _selected(proposal: Proposal, pool: Sequence[int], bundle: Bundle, device: str) -> Stack:
+    """Steps 1 to 5 of Sec. 2.3 among the candidates of `pool`."""
+    stack, picked = proposal.stack, list(pool)
+    models = bundle.models(stack.view, device)
+    fence = Reference.from_calibration(models.calibration, stack.phase).stack["RV"]
+    some = replace(
+        proposal,
+        masks=proposal.masks[picked],
+        probabilities=proposal.probabilities[picked],
+        reconstructions=proposal.reconstructions[picked],
+        measures=_of(proposal.measures, picked),
+    )
+    return stack.with_pixels(from_network(choose(some, fence, models).probabilities, proposal.crop, stack))
+
+
+def _of(measures: Measures, picked: list[int]) -> Measures:
+    """The measures of some candidates; the agreement stays that of all."""
+    return replace(
+        measures, **{name: value[picked] for name, value in vars(measures).items() if "agreement" not in name}
+    )
+
+
+def summarize_ablation(rows: Sequence[Row], *, seed: int, resamples: int = 1000) -> dict[str, Any]:
+    """By view and method: means with 95 % intervals over patients, and the paired difference to the single network of the
+    same base network, or the best of all."""
+    views: dict[str, Any] = {}
+    for view in sorted({row["view"] for row in rows}, reverse=True):
+        methods: dict[str, dict[tuple[str, str], Row]] = {}
+        for row in rows:
+            if row["view"] == view:
+                methods.setdefault(row["method"], {})[row["study"], row["phase"]] = row
+        views[view] = {
+            name: _compared(stacks, methods[_single(name)], seed, resamples) for name, stacks in methods.items()
+        }
+    return views
+
+
+def _single(method: str) -> str:
+    _, comma, network = method.partition(", ")
+    return f"{SINGLE}{comma}{network}"
+
+
+def _compared(
+    stacks: dict[tuple[str, str], Row], single: dict[tuple[str, str], Row], seed: int, resamples: int
+) -> dict[str, Any]:
+    patients = [study for study, _ in stacks]
+
+    def means(values: Callable[[str], np.ndarray]) -> dict[str, dict[str, Any]]:
+        return {
+            s: {m: interval(values(f"{s}_{m}"), patients, seed=seed, resamples=resamples) for m in MEASURES}
+            for s in STRUCTURES
+        }
+
+    def column(name: str, among: dict[tuple[str, str], Row]) -> np.ndarray:
+        return np.array([among[key][name] for key in stacks], float)
+
+    difference = means(lambda name: column(name, stacks) - column(name, single))
+    return {"n_stacks": len(stacks), **means(lambda name: column(name, stacks)), "minus_single": difference}
