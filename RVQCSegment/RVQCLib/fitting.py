@@ -38,7 +38,8 @@ class RunConfig:
     """One training run of one network.
 
     `task` is ``segmenter``, ``locator`` (heart or not) or ``qc`` (R). `keep` is m_best for a segmenter. `corruption` is
-    the share of R's inputs that are corrupted masks; 0 is the plain autoencoder of the paper.
+    the share of R's inputs that are corrupted masks; 0 is the plain autoencoder of the paper. `start` is the SHA-256 of
+    the weights that the run begins from, empty for random ones.
     """
 
     task: str
@@ -55,6 +56,7 @@ class RunConfig:
     spread: int = 1
     corruption: float = 0.7
     precision: str = "float32"
+    start: str = ""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def train_network(
     validation: Sequence[Example],
     *,
     checkpoint: Path,
+    start: dict[str, Tensor] | None = None,
     device: str = "cpu",
     allow: Sequence[str] = (),
     report: Report = lambda event: None,
@@ -99,6 +102,9 @@ def train_network(
         Examples; those of `train` may be larger than ``config.size``, which leaves room to move the crop.
     checkpoint
         A safetensors file, rewritten whole after every epoch; an existing one of the same configuration is continued.
+    start
+        Weights to begin from instead of random ones. They count as the snapshot of epoch 0, so that a run never returns
+        worse than it began.
     report
         Is called with a dict after every epoch: run, epoch, epochs, loss, dice, seconds left.
 
@@ -114,6 +120,8 @@ def train_network(
     state = _State(config, model, device)
     if checkpoint.exists():
         state.load(checkpoint)
+    elif start is not None:
+        state.begin(start, validation)
     images, labels = _stack_slices(train)
     steps = max(1, len(images) // config.batch)
     while state.epoch < config.epochs:
@@ -164,6 +172,14 @@ class _State:
         self.epoch = 0
         self.updates = 0
         self.snapshots: list[Snapshot] = []
+
+    def begin(self, weights: dict[str, Tensor], validation: Sequence[Example]) -> None:
+        """Take over `weights`, and keep them as the first snapshot."""
+        self.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        # As after a long run: the average moves slowly away from where it begins.
+        self.updates = 1000
+        self.validate(validation)
 
     def set_learning_rate(self, progress: float) -> None:
         """Warm up over the first 3 % of the run, then a half cosine down to zero."""

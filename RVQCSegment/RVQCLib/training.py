@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from RVQCLib import __version__
 from RVQCLib.augmentation import AugmentationConfig
-from RVQCLib.bundle import SCHEMA, check_target, join_bundles, load_bundle, write_bundle
+from RVQCLib.bundle import SCHEMA, Bundle, check_target, join_bundles, load_bundle, write_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
-from RVQCLib.files import RVQCError, read_json, whole_folder, write_json
+from RVQCLib.files import RVQCError, read_json, sha256, whole_folder, write_json
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
 from RVQCLib.networks import NETWORKS
@@ -36,6 +37,8 @@ class TrainingConfig:
     """Everything that decides what a bundle will be.
 
     With `consensus`, the mean of the candidates is one more candidate; without, the pool is the paper's.
+    `start` is the hash of the bundle whose networks the runs begin from, empty for random weights; a run of 0 epochs takes
+    its network over as it is.
     `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
     best of every run first, because candidates that differ say more when they agree.
     """
@@ -51,6 +54,8 @@ class TrainingConfig:
     locator_epochs: int = 12
     corruption: float = 0.7
     batch: int = 16
+    learning_rate: float = 2e-3
+    start: str = ""
     seed: int = 0
     validation: float = 0.2
     test: float = 0.2
@@ -64,7 +69,13 @@ class TrainingConfig:
 
     def runs(self) -> dict[str, RunConfig]:
         """The training runs by name: one a candidate network, the QC module R, the locator."""
-        common: dict[str, Any] = {"batch": self.batch, "precision": self.precision}
+        # A run that begins where another ended must not see that one's augmented images again.
+        seed = self.seed + (1000 if self.start else 0)
+        common: dict[str, Any] = {
+            "batch": self.batch,
+            "precision": self.precision,
+            "learning_rate": self.learning_rate,
+        }
         runs = {}
         for number, network in enumerate(self.networks):
             width = {"width": self.width} if network in NETWORKS else {}
@@ -73,7 +84,7 @@ class TrainingConfig:
                 network=network,
                 parameters={**width, **self.parameters.get(network, {})},
                 epochs=self.epochs,
-                seed=self.seed + number,
+                seed=seed + number,
                 size=self.sampling.size,
                 keep=self.m_best,
                 spread=max(1, self.epochs // 10),
@@ -84,7 +95,7 @@ class TrainingConfig:
             network="AE",
             parameters=self.parameters.get("AE", {}),
             epochs=self.qc_epochs,
-            seed=self.seed,
+            seed=seed,
             size=self.sampling.size,
             corruption=self.corruption,
             **common,
@@ -94,7 +105,7 @@ class TrainingConfig:
             network="BN1",
             parameters={"width": 8, "stages": 4, "classes": 2},
             epochs=self.locator_epochs,
-            seed=self.seed,
+            seed=seed,
             size=self.sampling.locator_size,
             augmentation=AugmentationConfig(shift_pixels=20.0, scale=(0.7, 1.4), elastic_pixels=1.0),
             **common,
@@ -137,6 +148,7 @@ class _Job:
     device: str
     allow: tuple[str, ...]
     threads: int
+    start: Path | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -160,7 +172,14 @@ def _do(job: _Job, report: Report = lambda event: None) -> list[Snapshot]:
         report(event)
 
     return train_network(
-        job.run, train, validation, checkpoint=job.checkpoint, device=job.device, allow=job.allow, report=tell
+        job.run,
+        train,
+        validation,
+        checkpoint=job.checkpoint,
+        start=load_file(job.start) if job.start else None,
+        device=job.device,
+        allow=job.allow,
+        report=tell,
     )
 
 
@@ -205,6 +224,7 @@ def train_bundle(
     config: TrainingConfig,
     *,
     name: str = "",
+    start: str | Path | None = None,
     device: str = "auto",
     allow: Sequence[str] = (),
     jobs: int = 1,
@@ -216,7 +236,7 @@ def train_bundle(
 
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
-    read here. Checkpoints and logs stay in `work`; calling again with the same arguments continues there.
+    read here. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in `work`; calling again with the same arguments continues there.
 
     Returns
     -------
@@ -225,8 +245,8 @@ def train_bundle(
     Raises
     ------
     RVQCError
-        `work` belongs to another configuration, the data have no labelled stack of the view, or `out` is something else
-        than a bundle.
+        `work` belongs to another configuration, the data have no labelled stack of the view, `out` is something else
+        than a bundle, or `start` has other networks or was trained on studies that are to validate or test here.
     """
     check_target(out)
     device = choose_device(device)
@@ -239,13 +259,22 @@ def train_bundle(
         raise RVQCError(
             f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5 a group."
         )
+    if not start and min(config.epochs, config.qc_epochs, config.locator_epochs) < 1:
+        raise RVQCError("Only a training that begins from a bundle can have runs of 0 epochs; give --from, or epochs.")
+    weights_of = {}
+    if start:
+        bundle = load_bundle(start, allow=allow)
+        _check_split(bundle, config.view, parts)
+        config = replace(config, start=bundle.hash)
+        weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
     _claim(work, {"config": config.to_json(), "split": parts})
     cores = os.cpu_count() or 1
     todo = [
         _Job(
             name=run_name,
-            run=run,
+            run=replace(run, start=sha256(weights_of[run_name])) if start else run,
             config=config,
+            start=weights_of.get(run_name),
             train=tuple(sources[n] for n in parts["train"]),
             validation=tuple(sources[n] for n in parts["validation"]),
             work=work,
@@ -266,6 +295,30 @@ def train_bundle(
         with whole_folder(out) as folder:
             shutil.copytree(draft, folder, dirs_exist_ok=True)
     return read_json(Path(out) / "bundle.json")
+
+
+def _check_split(bundle: Bundle, view: str, parts: dict[str, list[str]]) -> None:
+    """Refuse to judge by studies that the starting networks were trained on."""
+    if view not in bundle.views:
+        raise RVQCError(f"The bundle {bundle.path} has no {view} networks to begin from; choose another --from.")
+    seen = set(bundle.description["views"][view]["training"]["split"]["train"])
+    if leaked := sorted(seen & {*parts["validation"], *parts["test"]}):
+        raise RVQCError(
+            f"The networks of {bundle.path} were trained on {leaked[0]}, which is to validate or test here; "
+            "use the --seed, --validation and --test that it was trained with."
+        )
+
+
+def _start_of(bundle: Bundle, view: str, name: str, run: RunConfig) -> Path:
+    """The file of the weights that a run begins from: the best of the same run of `bundle`."""
+    part = bundle.description["views"][view]
+    for entry in (*part["segmenters"], part["qc"], part["locator"]):
+        if (entry["run"], entry["network"], entry["parameters"]) == (name, run.network, run.parameters):
+            return bundle.path / entry["file"]
+    raise RVQCError(
+        f"The bundle {bundle.path} has no {run.network} of run {name} with the parameters {run.parameters}; "
+        "give the --network, --width and --set that it was trained with."
+    )
 
 
 def _claim(work: Path, content: dict[str, Any]) -> None:

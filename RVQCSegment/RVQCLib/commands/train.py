@@ -40,6 +40,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
     parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
     parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="BUNDLE",
+        help="begin from the networks of this bundle, which must be the same; 0 epochs take one over as it is",
+    )
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="the highest of the schedule")
     parser.add_argument("--spacing", type=float, default=1.5, help="mm of a pixel that the networks see")
     parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
     parser.add_argument("--validation", type=float, default=0.2, help="share of the studies to choose and calibrate by")
@@ -98,6 +105,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         qc_epochs=args.qc_epochs,
         locator_epochs=args.locator_epochs,
         corruption=0.0 if args.plain_qc else 0.7,
+        learning_rate=args.learning_rate,
         seed=args.seed,
         precision=args.precision,
         validation=args.validation,
@@ -110,6 +118,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.out,
         config,
         name=args.name,
+        start=args.start,
         device=args.device,
         allow=args.allow,
         jobs=args.jobs,
