@@ -288,7 +288,7 @@ def train_bundle(
     description, weights = _describe(config, parts, kept, todo, name or Path(out).name, Path(data), terms)
     draft = work / "bundle"
     write_bundle(draft, description, weights)
-    calibrate_bundle(draft, data, part="validation", device=device, allow=allow, report=report)
+    calibrate_bundle(draft, data, part="validation", device=device, allow=allow, jobs=jobs, report=report)
     if (Path(out) / "bundle.json").is_file() and set(load_bundle(out).views) - {config.view}:
         join_bundles(out, draft, out, name=name)
     else:

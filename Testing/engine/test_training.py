@@ -185,6 +185,41 @@ def test_killed_and_called_again_is_the_same_bundle(tiny_acdc: Path, trained: Tr
     assert again["views"]["SA"]["calibration"] == description["views"]["SA"]["calibration"]
 
 
+def test_a_training_may_begin_from_a_bundle(tiny_acdc: Path, trained: Trained, tmp_path: Path) -> None:
+    """Segmenters learn on from there and are never worse on the validation part; runs of 0 epochs stay, bit by bit."""
+    first, description, _ = trained
+    config = replace(TINY, epochs=1, qc_epochs=0, locator_epochs=0)
+    events: list[dict[str, Any]] = []
+    again = train_bundle(tiny_acdc, tmp_path / "more", config, start=first, device="cpu", report=events.append)
+    old, new = description["views"]["SA"], again["views"]["SA"]
+    for name in ("qc", "locator"):
+        assert new[name]["sha256"] == old[name]["sha256"] and new[name]["epoch"] == 0
+    assert new["training"]["config"]["start"] == load_bundle(first).hash
+    assert [event["run"] for event in events if "epoch" in event] == ["segmenter1", "segmenter2"]
+
+    def best(part: dict[str, Any], run: str) -> float:
+        return max(sum(e["validation_dice"].values()) for e in part["segmenters"] if e["run"] == run)
+
+    for run in ("segmenter1", "segmenter2"):
+        assert best(new, run) >= best(old, run) - 1e-6
+        began = {e["sha256"] for e in old["segmenters"] if e["run"] == run}
+        later = [e for e in new["segmenters"] if e["run"] == run and e["epoch"] == 1]
+        assert all(e["sha256"] not in began for e in later)
+
+
+def test_what_a_training_cannot_begin_from(tiny_acdc: Path, trained: Trained, tmp_path: Path) -> None:
+    first = trained[0]
+    with pytest.raises(RVQCError, match="give --from, or epochs"):
+        train_bundle(tiny_acdc, tmp_path / "a", replace(TINY, qc_epochs=0), device="cpu")
+    with pytest.raises(RVQCError, match=r"were trained on \w+, which is to validate or test"):
+        train_bundle(tiny_acdc, tmp_path / "b", replace(TINY, seed=3), start=first, device="cpu")
+    with pytest.raises(RVQCError, match=r"no BN1 of run segmenter1 with the parameters .*--width"):
+        train_bundle(tiny_acdc, tmp_path / "c", replace(TINY, width=8), start=first, device="cpu")
+    with pytest.raises(RVQCError, match="no LA networks to begin from"):
+        train_bundle(tiny_acdc, tmp_path / "d", replace(TINY, view="LA"), start=first, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_side_by_side_and_without_the_test_part_make_the_same_bundle(
     tiny_acdc: Path, trained: Trained, tmp_path: Path
 ) -> None:
