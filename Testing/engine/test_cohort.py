@@ -431,7 +431,8 @@ def test_fences_of_the_cohort_are_those_of_its_candidates(cohort: Path) -> None:
     for record in read_run(cohort)["studies"]:
         scores += [Scores.of(stack) for stack in record["stacks"] if stack["phase"] == "ES"]
     assert len(scores) == 21
-    expected = fences([v for s in scores for v in s.stack_pDC[:, 0]], [v for s in scores for v in s.stack_pHD[:, 0]])
+    pDC, pHD = ([v for s in scores for v in getattr(s, name)[:, 0]] for name in ("stack_pDC", "stack_pHD"))
+    expected = fences(pDC, pHD, n=len(scores))
     assert Fences.from_json(read_run(cohort)["fences"]["SA_ES"]["cohort"][STRUCTURES[0]]) == expected
     quality = json.loads((cohort / "patient004" / "quality.json").read_text())
     entry = next(stack for stack in quality["stacks"] if stack["phase"] == "ES")["fences"]
