@@ -15,7 +15,7 @@ class Limits:
 
     Fences of 1.5 quartile ranges leave out some per cent of good values; with 10 slices, 3 structures and 3 measures
     nearly every good stack would have one. So a slice whose structure still reaches these values is not flagged. The values
-    were chosen on the calibration part of the shipped bundle, each patient predicted without itself (Docs/qc.md).
+    were chosen on the calibration part of the shipped bundle, each patient predicted without itself.
 
     Parameters
     ----------
