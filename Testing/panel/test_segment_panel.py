@@ -326,6 +326,7 @@ def test_the_picture_shows_the_mask(opened: Any, panel: Panel) -> None:
     import slicer
 
     panel.click(opened.panel.strip.stack_buttons["SA_ES"])
+    panel.click(opened.panel.strip.tiles[6])  # a middle slice, where there is an RV whatever was flagged
     view = slicer.app.layoutManager().sliceWidget(opened.panel.viewer.view_name).sliceView()
     panel.turn(10)
     with_mask = panel.pixels(view)
@@ -353,7 +354,8 @@ def test_volumes_and_fraction_come_with_their_state(opened: Any, panel: Panel) -
     table = opened.panel.function.widget
     text = lambda row, column: table.item(row, column).text() if table.item(row, column) else ""  # noqa: E731
     volume = opened.panel.result.stacks["SA_ED"]["structures"]["RV"]["volume_ml"]
-    assert text(0, 1) == f"{volume:.0f}\N{NO-BREAK SPACE}ml\n▲ look at it, accepted"
+    state = {"trusted": "✓ trusted", "look": "▲ look at it"}[opened.panel.result.stacks["SA_ED"]["verdict"]]
+    assert text(0, 1) == f"{volume:.0f}\N{NO-BREAK SPACE}ml\n{state}, accepted"
     assert text(3, 1) == "– needs ED and ES"
     panel.click(opened.panel.strip.stack_buttons["SA_ES"])
     panel.click(opened.panel.review.buttons["accepted"])
