@@ -170,25 +170,24 @@ def calibrate_view(
 ) -> dict[str, Any]:
     """The calibration of one view as ``bundle.json`` stores it (without the hash of the networks).
 
-    `cancelled` is asked before every stack and every shifted version of it, with several jobs before every study; when it
+    `cancelled` is asked before every stack and every shifted version of it, with several jobs before every stack; when it
     says so, `Cancelled` is raised.
     """
     ask = cancelled if jobs <= 1 else None
-    clean, pairs, places = [], [], []
-    for some, named in in_order(partial(_see, view=view, models=models, cancelled=ask), sources, jobs):
-        _go_on(cancelled)
-        places.append(len(pairs))
-        clean += some
-        pairs += named
-    if not clean:
+    pairs = [pair for source in sources for pair in _labelled(source, view)]
+    if not pairs:
         raise RVQCError(f"No labelled {view} stack is left to calibrate on; give studies that training never saw.")
+    clean = []
+    for one in in_order(partial(_see, models=models, cancelled=ask), [image for _, image, _ in pairs], jobs):
+        _go_on(cancelled)
+        clean.append(one)
     tables, rows = stack_fences(clean), _Rows()
-    work = partial(_grade, view=view, models=models, tables=tables, cancelled=ask)
-    placed = list(zip(sources, places, strict=True))
-    for done, (source, more) in enumerate(zip(sources, in_order(work, placed, jobs), strict=True), start=1):
+    numbered = list(enumerate(pairs, start=1))
+    work = partial(_grade, models=models, tables=tables, cancelled=ask)
+    for (done, (study, image, _)), more in zip(numbered, in_order(work, numbered, jobs), strict=True):
         _go_on(cancelled)
         rows.extend(more)
-        report({"event": "calibrate", "study": source.name, "view": view, "done": done, "total": len(sources)})
+        report({"event": "calibrate", "study": study, "stack": image.name, "done": done, "total": len(pairs)})
     return {
         "n_stacks": len(pairs),
         "n_studies": len({study for study, _, _ in pairs}),
@@ -207,38 +206,29 @@ def _go_on(cancelled: Callable[[], bool] | None) -> None:
         raise Cancelled
 
 
-def _see(
-    source: StudySource, *, view: str, models: ViewModels, cancelled: Callable[[], bool] | None
-) -> tuple[list[Clean], list[tuple[str, Stack, Stack]]]:
-    """What fences need of a study's labelled stacks, and these stacks themselves."""
-    pairs = list(_labelled(source, view))
-    clean = []
-    for _, image, _ in pairs:
-        _go_on(cancelled)
-        clean.append(Clean.of(propose_stack(image, models)))
-    return clean, pairs
+def _see(image: Stack, *, models: ViewModels, cancelled: Callable[[], bool] | None) -> Clean:
+    """What fences need of a stack."""
+    _go_on(cancelled)
+    return Clean.of(propose_stack(image, models))
 
 
 def _grade(
-    placed: tuple[StudySource, int],
+    numbered: tuple[int, tuple[str, Stack, Stack]],
     *,
-    view: str,
     models: ViewModels,
     tables: dict[str, Any],
     cancelled: Callable[[], bool] | None,
 ) -> _Rows:
-    """The rows of one study: every stack as it is, shifted, and with errors in its mask. With the study comes how many
-    stacks are before its own."""
-    rows, (source, before) = _Rows(), placed
-    for number, (study, image, truth) in enumerate(_labelled(source, view), start=before + 1):
-        fence = Fences.from_json(tables[image.phase]["RV"])
-        for version in (image, *_versions(study, image, number)):
-            _go_on(cancelled)
-            proposal = propose_stack(version, models)
-            chosen = choose(proposal, fence, models)
-            rows.add(study, proposal, chosen, truth)
-            for spoilt in _damaged(study, proposal, chosen, models) if version is image else ():
-                rows.add(study, proposal, spoilt, truth, damaged=True)
+    """The rows of one labelled stack: as it is, shifted, and with errors in its mask."""
+    rows, (number, (study, image, truth)) = _Rows(), numbered
+    fence = Fences.from_json(tables[image.phase]["RV"])
+    for version in (image, *_versions(study, image, number)):
+        _go_on(cancelled)
+        proposal = propose_stack(version, models)
+        chosen = choose(proposal, fence, models)
+        rows.add(study, proposal, chosen, truth)
+        for spoilt in _damaged(study, proposal, chosen, models) if version is image else ():
+            rows.add(study, proposal, spoilt, truth, damaged=True)
     return rows
 
 

@@ -156,7 +156,7 @@ def test_the_events_say_how_far_it_is(guarded: Any) -> None:
         (moment, done, 2) for moment in ("before", "after") for done in (1, 2)
     ]
     if result["changed"]:
-        assert sum(event["event"] == "calibrate" for event in events) == 2
+        assert sum(event["event"] == "calibrate" for event in events) == 4
     json.dumps(events)
 
 
