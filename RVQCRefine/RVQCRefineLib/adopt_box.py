@@ -8,9 +8,10 @@ from html import escape
 import qt
 import slicer
 
-from RVQCRefineLib.adoption import SETTING, Comparison, adopt, compare, give_back
+from RVQCRefineLib.adoption import Comparison, adopt, compare, give_back
 from RVQCRefineLib.rows import Row, counts
 from RVQCRefineLib.session import Session
+from RVQCSlicerLib.chosen_bundle import SETTING
 from RVQCSlicerLib.parameters import Parameters
 
 

@@ -11,9 +11,6 @@ from RVQCLib.files import RVQCError
 from RVQCRefineLib.rows import Row, counts
 from RVQCRefineLib.run_folder import RunFolder
 
-SETTING = "RVQC/Bundle"
-"""The application setting that names the bundle to use; empty for the one that comes with RVQC."""
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -92,7 +89,7 @@ def adopt(run: RunFolder, *, reviewer: str, was: str, rows: Sequence[Row]) -> st
 
     Returns
     -------
-    The folder of the new bundle, to be put into the setting `SETTING`.
+    The folder of the new bundle, to be put into the setting `chosen_bundle.SETTING`.
 
     Raises
     ------

@@ -9,9 +9,9 @@ import ctk
 import qt
 import slicer
 
-from RVQCRefineLib.adoption import SETTING
 from RVQCRefineLib.run_folder import Request, free_name, work_of
 from RVQCRefineLib.session import Session
+from RVQCSlicerLib.chosen_bundle import SETTING
 from RVQCSlicerLib.process import Outcome
 from RVQCSlicerLib.setup_row import describe
 

@@ -6,7 +6,6 @@ part of its training. Every difference is paired, stack by stack, with a bootstr
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,11 +16,10 @@ import numpy as np
 
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part
-from RVQCLib.evaluation import MEASURES, compare, interval
+from RVQCLib.evaluation import MEASURES, compare, interval, write_csv
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
 from RVQCLib.layouts import StudySource
-from RVQCLib.measures import Measures
 from RVQCLib.parallel import in_order
 from RVQCLib.selection import Reference
 from RVQCLib.slices import from_network
@@ -65,7 +63,8 @@ def ablation(
     device = choose_device(device)
     bundles = [load_bundle(path, allow=allow) for path in (bundle_path, refined) if path is not None]
     for bundle in bundles:
-        _check_calibrated(bundle)
+        for view in bundle.views:
+            bundle.check_calibrated(view)
     sources = select_part(find_studies(data), bundles[0].description["views"], part)
     work = partial(_rows_of, bundles=bundles, device=device)
     rows: list[Row] = []
@@ -84,17 +83,8 @@ def ablation(
     }
     with whole_folder(out) as folder:
         write_json(folder / "ablation.json", summary)
-        with open(folder / "ablation.csv", "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / "ablation.csv", rows)
     return summary
-
-
-def _check_calibrated(bundle: Bundle) -> None:
-    for view, part in bundle.description["views"].items():
-        if not part.get("calibration"):
-            raise RVQCError(f"The bundle {bundle.path} is not calibrated for {view}; run 'rvqc calibrate' first.")
 
 
 def _rows_of(source: StudySource, *, bundles: Sequence[Bundle], device: str) -> list[Row]:
@@ -156,16 +146,9 @@ def _selected(proposal: Proposal, pool: Sequence[int], bundle: Bundle, device: s
         masks=proposal.masks[picked],
         probabilities=proposal.probabilities[picked],
         reconstructions=proposal.reconstructions[picked],
-        measures=_of(proposal.measures, picked),
+        measures=proposal.measures.among(picked),
     )
     return stack.with_pixels(from_network(choose(some, fence, models).probabilities, proposal.crop, stack))
-
-
-def _of(measures: Measures, picked: list[int]) -> Measures:
-    """The measures of some candidates; the agreement stays that of all."""
-    return replace(
-        measures, **{name: value[picked] for name, value in vars(measures).items() if "agreement" not in name}
-    )
 
 
 def summarize_ablation(rows: Sequence[Row], *, seed: int, resamples: int = 1000) -> dict[str, Any]:

@@ -70,6 +70,11 @@ class Bundle:
         """By view, what a user must know before trusting its masks; no entry where there is nothing to say."""
         return {view: part["caution"] for view, part in self.description["views"].items() if part.get("caution")}
 
+    def check_calibrated(self, view: str) -> None:
+        """Raise RVQCError where a view has no calibration."""
+        if not self.description["views"][view].get("calibration"):
+            raise RVQCError(f"The bundle {self.path} is not calibrated for {view}; run 'rvqc calibrate' first.")
+
     def models(self, view: str, device: str) -> ViewModels:
         """The networks of `view` on `device`.
 

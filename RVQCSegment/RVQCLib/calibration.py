@@ -21,7 +21,7 @@ from RVQCLib.dataset import fingerprint_of, select_part
 from RVQCLib.features import SLICE_FEATURES, STACK_FEATURES, Features, features_of
 from RVQCLib.fence_tables import Clean, agreement_fences, slice_fences, stack_fences
 from RVQCLib.files import BundleError, Cancelled, RVQCError
-from RVQCLib.inference import Chosen, Proposal, choose, choose_device, propose_stack, reconstruct
+from RVQCLib.inference import Chosen, Proposal, choose, choose_device, one_hot, propose_stack, reconstruct
 from RVQCLib.mask_errors import corrupt_mask
 from RVQCLib.measures import measure
 from RVQCLib.metrics import dice
@@ -260,8 +260,7 @@ def damage(proposal: Proposal, chosen: Chosen, models: ViewModels, strength: flo
     mask = corrupt_mask(chosen.mask, rng=rng, strength=strength)
     again = reconstruct(mask, models)
     own = measure(mask[None], again[None], proposal.spacing_zyx)
-    one_hot = (mask[:, None] == np.arange(4, dtype=np.uint8)[:, None, None]).astype(np.float32)
-    return replace(chosen, mask=mask, probabilities=one_hot, reconstruction=again, measures=own)
+    return replace(chosen, mask=mask, probabilities=one_hot(mask), reconstruction=again, measures=own)
 
 
 def _fit(rows: _Rows) -> dict[str, Any]:

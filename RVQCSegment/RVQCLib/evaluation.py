@@ -89,11 +89,11 @@ def evaluate(
         summary["qc"] = summarize_qc(judged, severities=severities, seed=seed)
     with whole_folder(out) as folder:
         write_json(folder / "summary.json", summary)
-        _write_csv(folder / "stacks.csv", rows)
+        write_csv(folder / "stacks.csv", rows)
         if qc:
-            _write_csv(folder / "qc_stacks.csv", judged.stacks)
-            _write_csv(folder / "qc_slices.csv", judged.slices)
-            _write_csv(folder / "qc_injected.csv", judged.injected)
+            write_csv(folder / "qc_stacks.csv", judged.stacks)
+            write_csv(folder / "qc_slices.csv", judged.slices)
+            write_csv(folder / "qc_injected.csv", judged.injected)
         page = evaluation_page(summary, rows, qc_rows=judged.stacks or None)
         (folder / "evaluation.html").write_text(page, encoding="utf-8")
     return summary
@@ -188,7 +188,8 @@ def interval(values: Iterable[float], patients: Sequence[str], *, seed: int, res
     }
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as a table whose columns are those of the first."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0] if rows else ()), extrasaction="ignore")
         writer.writeheader()

@@ -81,6 +81,11 @@ def _probabilities(model: nn.Module, inputs: np.ndarray, device: str, tick: Tick
     return np.concatenate(parts)
 
 
+def one_hot(masks: np.ndarray) -> np.ndarray:
+    """Hard masks (slices, size, size) as probabilities, float32 (slices, 4, size, size)."""
+    return (masks[:, None] == np.arange(4, dtype=np.uint8)[:, None, None]).astype(np.float32)
+
+
 def reconstruct(masks: np.ndarray, models: ViewModels) -> np.ndarray:
     """What R makes of hard masks: uint8 of the same shape (…, size, size).
 
@@ -90,8 +95,7 @@ def reconstruct(masks: np.ndarray, models: ViewModels) -> np.ndarray:
     result = np.zeros_like(flat)
     filled = np.flatnonzero(flat.any(axis=(1, 2)))
     if len(filled):
-        one_hot = (flat[filled, None] == np.arange(4, dtype=np.uint8)[:, None, None]).astype(np.float32)
-        result[filled] = _probabilities(models.qc, one_hot, models.device).argmax(axis=1)
+        result[filled] = _probabilities(models.qc, one_hot(flat[filled]), models.device).argmax(axis=1)
     return result.reshape(masks.shape)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -44,14 +44,18 @@ class Measures:
 
     def of(self, candidate: int) -> Measures:
         """The measures of one candidate alone (m = 1), whose agreement with itself is 1."""
-        one = {
-            f.name: getattr(self, f.name)[candidate : candidate + 1] for f in fields(self) if "agreement" not in f.name
-        }
-        agreement = {
-            "slice_agreement": np.ones_like(self.slice_agreement),
-            "stack_agreement": np.ones_like(self.stack_agreement),
-        }
-        return Measures(**one, **agreement)
+        return replace(
+            self.among([candidate]),
+            slice_agreement=np.ones_like(self.slice_agreement),
+            stack_agreement=np.ones_like(self.stack_agreement),
+        )
+
+    def among(self, candidates: Sequence[int]) -> Measures:
+        """The measures of some candidates; the agreement stays that of all."""
+        picked = list(candidates)
+        return replace(
+            self, **{f.name: getattr(self, f.name)[picked] for f in fields(self) if "agreement" not in f.name}
+        )
 
 
 def measure(

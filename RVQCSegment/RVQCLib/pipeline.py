@@ -16,7 +16,7 @@ from RVQCLib import __version__
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled
-from RVQCLib.inference import Tick, choose, choose_device, hard_masks, propose, propose_stack
+from RVQCLib.inference import Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult
 from RVQCLib.slices import find_heart, from_network, to_network
@@ -173,14 +173,10 @@ def segment_stack(
     return StackResult(
         image=stack,
         mask=mask,
-        reconstruction=stack.with_pixels(from_network(_one_hot(chosen.reconstruction), proposal.crop, stack)),
+        reconstruction=stack.with_pixels(from_network(one_hot(chosen.reconstruction), proposal.crop, stack)),
         candidates=candidates,
         judgement={**head, **judgement.to_json()},
     )
-
-
-def _one_hot(mask: np.ndarray) -> np.ndarray:
-    return (mask[:, None] == np.arange(4, dtype=np.uint8)[None, :, None, None]).astype(np.float32)
 
 
 def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:

@@ -189,8 +189,7 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
         job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
         return
     models = job.bundle.models(view, job.device)
-    if models.calibration is None:
-        raise RVQCError(f"The bundle {job.bundle.path} is not calibrated for {view}; run 'rvqc calibrate' first.")
+    job.bundle.check_calibrated(view)
     flagged = domain.load(chosen, view, models, _source_size(job, view))
     material, guards = _material(job, view, flagged, models)
     teacher = _may_teach(job, view, flagged)

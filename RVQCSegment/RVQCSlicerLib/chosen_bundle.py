@@ -8,7 +8,7 @@ from pathlib import Path
 import slicer
 
 SETTING = "RVQC/Bundle"
-"""The application setting in which RVQC Refine keeps the folder of the adopted bundle."""
+"""The application setting in which RVQC Refine keeps the folder of the adopted bundle; empty for the one that comes with RVQC."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, say
+from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, jobs_option, say, split_option
 
 
 def add(commands: Any) -> None:
@@ -20,11 +20,9 @@ def add(commands: Any) -> None:
     parser.add_argument("-o", "--output", required=True, help="folder for ablation.json and ablation.csv")
     bundle_options(parser)
     parser.add_argument("--refined", help="the bundle that 'rvqc refine' made of it")
-    parser.add_argument(
-        "--split", default="all", choices=("all", "train", "validation", "test"), help="part of the bundle's split"
-    )
+    split_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the intervals")
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
+    jobs_option(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

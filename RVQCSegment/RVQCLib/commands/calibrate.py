@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, allow_option, command, say
+from RVQCLib.commands.common import Progress, allow_option, command, jobs_option, say
 
 
 def add(commands: Any) -> None:
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         "--split", default="validation", choices=("all", "validation", "test"), help="part of the split"
     )
     parser.add_argument("--view", action="append", default=[], help="only this view; by default all of the bundle")
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
+    jobs_option(parser)
     allow_option(parser)
 
 

@@ -84,6 +84,21 @@ def allow_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def jobs_option(parser: argparse.ArgumentParser) -> None:
+    """``--jobs``, as `parallel.in_order` takes it."""
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
+
+
+def split_option(parser: argparse.ArgumentParser) -> None:
+    """``--split``: which of the studies are judged."""
+    parser.add_argument(
+        "--split",
+        default="all",
+        choices=("all", "train", "validation", "test"),
+        help="the part of the bundle's recorded split to use; all uses every study found",
+    )
+
+
 def bundle_path(args: argparse.Namespace) -> Path:
     """The bundle that was named, or the shipped one."""
     from RVQCLib.bundle import shipped_bundle

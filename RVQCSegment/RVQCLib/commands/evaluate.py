@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, say
+from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, jobs_option, say, split_option
 
 
 def add(commands: Any) -> None:
@@ -19,12 +19,7 @@ def add(commands: Any) -> None:
     parser.add_argument("data", help="a folder of labelled studies")
     parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
     bundle_options(parser)
-    parser.add_argument(
-        "--split",
-        default="all",
-        choices=("all", "train", "validation", "test"),
-        help="the part of the bundle's recorded split to use; all uses every study found",
-    )
+    split_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the intervals, and of the shifts of --qc")
     parser.add_argument("--qc", action="store_true", help="judge the QC too, on the images as they are and shifted")
     parser.add_argument(
@@ -36,7 +31,7 @@ def add(commands: Any) -> None:
         metavar="1..5",
         help="of the shifts of --qc",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
+    jobs_option(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
