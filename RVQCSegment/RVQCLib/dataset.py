@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,15 +35,26 @@ class Example:
     spacing_zyx: tuple[float, float, float]
 
 
-def split(sources: Sequence[StudySource], *, seed: int, validation: float, test: float) -> dict[str, list[str]]:
+def split(
+    sources: Sequence[StudySource], *, seed: int, validation: float, test: float, leave_out: Collection[str] = ()
+) -> dict[str, list[str]]:
     """Names of the studies for train, validation and test, the shares alike in every group, the same for a seed.
 
-    A group too small to give a study to each part gives to training first.
+    A group too small to give a study to each part gives to training first. What `leave_out` names, groups or single
+    studies, goes to the test part whole and moves nobody else: so unseen pathologies are made, as those of the paper's
+    Table 1.
+
+    Raises
+    ------
+    RVQCError
+        There is no group and no study of a name in `leave_out`.
     """
+    _check_names(sources, leave_out)
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
     groups: dict[str, list[str]] = defaultdict(list)
     for source in sources:
-        groups[source.group].append(source.name)
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+        outside = source.group in leave_out or source.name in leave_out
+        (parts["test"] if outside else groups[source.group]).append(source.name)
     for group in sorted(groups):
         names = sorted(groups[group], key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
         n_test, n_validation = round(test * len(names)), round(validation * len(names))
@@ -51,6 +62,28 @@ def split(sources: Sequence[StudySource], *, seed: int, validation: float, test:
         parts["validation"] += names[n_test : n_test + n_validation]
         parts["train"] += names[n_test + n_validation :]
     return {part: sorted(names) for part, names in parts.items()}
+
+
+def _check_names(sources: Sequence[StudySource], leave_out: Collection[str]) -> None:
+    groups = {source.group for source in sources if source.group}
+    if unknown := sorted(set(leave_out) - groups - {source.name for source in sources}):
+        raise RVQCError(
+            f"None of the {len(sources)} studies is {unknown[0]!r} or of that group, so it cannot be left out; the groups "
+            f"are {', '.join(sorted(groups)) or 'not known'}."
+        )
+
+
+def unseen_groups(sources: Sequence[StudySource], views: dict[str, Any]) -> list[str]:
+    """The groups of `sources` that training never saw, by the split that a bundle's `views` record.
+
+    Empty where `sources` hold none of the studies that it was trained on: then nothing is known of their groups.
+    """
+    trained: set[str] = set()
+    for view in views.values():
+        for part in ("train", "validation"):
+            trained |= set(view.get("training", {}).get("split", {}).get(part, ()))
+    seen = {source.group for source in sources if source.name in trained}
+    return sorted({source.group for source in sources if source.group} - seen) if seen else []
 
 
 def training_crop(image: Stack, mask: Stack, sampling: Sampling, size: int) -> Crop:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from RVQCLib.bundle import Bundle, load_bundle
-from RVQCLib.dataset import select_part
+from RVQCLib.dataset import select_part, unseen_groups
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.inference import choose_device
 from RVQCLib.layouts import StudySource
@@ -60,14 +60,16 @@ def evaluate(
     """Segment every labelled study of `data` and compare; write ``summary.json``, ``stacks.csv``, ``evaluation.html``.
 
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
-    with the standard deviation, for all stacks, every group and every phase. With `qc` also how good the QC itself is, on
+    with the standard deviation, for all stacks, every group and every phase; ``unseen_groups`` are those that training
+    never saw, where `data` holds its studies too. With `qc` also how good the QC itself is, on
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
     """
     severities = check_severities(severities)
     device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
-    sources = select_part(find_studies(data), bundle.description["views"], part)
+    everyone, views = find_studies(data), bundle.description["views"]
+    sources = select_part(everyone, views, part)
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged = QCRows()
@@ -84,6 +86,7 @@ def evaluate(
         "data": Path(data).name,
         "part": part,
         "seed": seed,
+        "unseen_groups": [g for g in unseen_groups(everyone, views) if g in {row["group"] for row in rows}],
     }
     if qc:
         summary["qc"] = summarize_qc(judged, severities=severities, seed=seed)

@@ -39,6 +39,7 @@ class TrainingConfig:
     With `consensus`, the mean of the candidates is one more candidate; without, the pool is the paper's.
     `start` is the hash of the bundle whose networks the runs begin from, empty for random weights; a run of 0 epochs takes
     its network over as it is.
+    `leave_out` names groups, or single studies, that go to the test part whole.
     `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
     best of every run first, because candidates that differ say more when they agree.
     """
@@ -59,13 +60,15 @@ class TrainingConfig:
     seed: int = 0
     validation: float = 0.2
     test: float = 0.2
+    leave_out: tuple[str, ...] = ()
     source_size: int = 192
     precision: str = "float32"
     sampling: Sampling = field(default_factory=Sampling)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return json.loads(json.dumps(asdict(self)))
+        """All fields as JSON values; `leave_out` only where it names something, so that older trainings can go on."""
+        values = json.loads(json.dumps(asdict(self)))
+        return values if self.leave_out else {k: v for k, v in values.items() if k != "leave_out"}
 
     def runs(self) -> dict[str, RunConfig]:
         """The training runs by name: one a candidate network, the QC module R, the locator."""
@@ -254,7 +257,13 @@ def train_bundle(
         config = replace(config, precision=native_precision(device))
     work = Path(work) if work else Path(f"{out}.training")
     sources = {source.name: source for source in find_studies(data)}
-    parts = split(tuple(sources.values()), seed=config.seed, validation=config.validation, test=config.test)
+    parts = split(
+        tuple(sources.values()),
+        seed=config.seed,
+        validation=config.validation,
+        test=config.test,
+        leave_out=config.leave_out,
+    )
     if not parts["train"] or not parts["validation"]:
         raise RVQCError(
             f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5 a group."

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from RVQCLib.dataset import fingerprint_of, load_examples, select_part, split, training_crop
+from RVQCLib.dataset import fingerprint_of, load_examples, select_part, split, training_crop, unseen_groups
 from RVQCLib.files import RVQCError
 from RVQCLib.slices import Sampling, locator_crop
 from RVQCLib.study import Study, StudySource, find_studies
@@ -53,6 +53,33 @@ def test_a_new_patient_moves_nobody_of_another_group() -> None:
     after = split(sources(NOR=10, DCM=15), seed=0, validation=0.2, test=0.2)
     for part in before:
         assert [n for n in before[part] if n.startswith("NOR")] == [n for n in after[part] if n.startswith("NOR")]
+
+
+def test_a_group_left_out_is_for_the_test_whole_and_moves_nobody_else() -> None:
+    studies = sources(NOR=10, RV=6, TRI=5)
+    whole = split(studies, seed=0, validation=0.2, test=0.2)
+    parts = split(studies, seed=0, validation=0.2, test=0.2, leave_out=("RV", "TRI003"))
+    assert {n for n in parts["test"] if n.startswith("RV")} == {f"RV{k:03d}" for k in range(6)}
+    assert "TRI003" in parts["test"] and not [n for n in parts["train"] + parts["validation"] if n.startswith("RV")]
+    for part in whole:
+        assert [n for n in whole[part] if n.startswith("NOR")] == [n for n in parts[part] if n.startswith("NOR")]
+    assert sorted(n for names in parts.values() for n in names) == sorted(s.name for s in studies)
+
+
+def test_a_group_that_does_not_exist_cannot_be_left_out() -> None:
+    with pytest.raises(RVQCError, match=r"None of the 6 studies is 'DRV' or of that group.*the groups are NOR, RV\."):
+        split(sources(NOR=3, RV=3), seed=0, validation=0.2, test=0.2, leave_out=("DRV",))
+
+
+def test_unseen_groups_are_those_without_a_study_that_taught_or_chose() -> None:
+    studies = sources(NOR=2, HCM=2, RV=1, TRI=1)
+    views = {
+        "SA": {"training": {"split": {"train": ["NOR000"], "validation": ["HCM000"], "test": ["RV000"]}}},
+        "LA": {"training": {"split": {"train": ["TRI000"]}}},
+    }
+    assert unseen_groups(studies, {"SA": views["SA"]}) == ["RV", "TRI"]
+    assert unseen_groups(studies, views) == ["RV"]
+    assert unseen_groups(studies, {}) == [] and unseen_groups(studies[4:], {"SA": views["SA"]}) == []
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (5, (3, 1, 1))])

@@ -16,6 +16,7 @@ from conftest import write_tiny_bundle
 from RVQCLib import training
 from RVQCLib.bundle import entries, join_bundles, load_bundle, shipped_bundle
 from RVQCLib.calibration import calibrate_bundle
+from RVQCLib.cli import main
 from RVQCLib.dataset import split
 from RVQCLib.files import BundleError, RVQCError
 from RVQCLib.fitting import Snapshot
@@ -344,3 +345,22 @@ def test_calibrating_leaves_views_that_the_data_lack(trained: Trained, tmp_path:
     views = load_bundle(out).description["views"]
     assert views["LA"]["calibration"]["n_studies"] == 4
     assert views["SA"]["calibration"] == trained[1]["views"]["SA"]["calibration"]
+
+
+def test_a_group_left_out_is_only_tested(tiny_acdc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bundle"
+    config = replace(TINY, epochs=1, qc_epochs=1, locator_epochs=1, networks=("BN1",), leave_out=("DCM",))
+    told = train_bundle(tiny_acdc, out, config, device="cpu")["views"]["SA"]
+    dcm = {source.name for source in find_studies(tiny_acdc) if source.group == "DCM"}
+    parts = told["training"]["split"]
+    assert dcm <= set(parts["test"]) and len(parts["test"]) == len(dcm) + 1
+    assert told["training"]["config"]["leave_out"] == ["DCM"] and told["calibration"]["n_studies"] == 1
+    arguments = ["evaluate", str(tiny_acdc), "--bundle", str(out), "--split", "test", "--device", "cpu"]
+    assert main([*arguments, "-o", str(tmp_path / "evaluation")]) == 0
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["unseen_groups"] == ["DCM"] and summary["groups"]["group DCM"]["n_stacks"] == 10
+    assert "DCM, never trained on: RV Dice" in capsys.readouterr().out
+
+
+def test_a_configuration_that_leaves_nobody_out_is_recorded_as_before() -> None:
+    assert "leave_out" not in TINY.to_json() and replace(TINY, leave_out=("RV",)).to_json()["leave_out"] == ["RV"]

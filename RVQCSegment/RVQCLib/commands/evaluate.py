@@ -54,6 +54,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for structure, measures in summary["structures"].items():
             words = ", ".join(f"{k} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in measures.items())
             say(f"{structure}: {words}")
+        for group in summary["unseen_groups"]:
+            found = summary["groups"][f"group {group}"]
+            rv = found["RV"]["dice"]
+            say(
+                f"{group}, never trained on: RV Dice {rv['mean']:.3f} [{rv['low']:.3f}, {rv['high']:.3f}] (n {found['n_stacks']})"
+            )
         for level in ("stack", "slice") if args.qc else ():
             said = {k: v for k, v in summary["qc"][level]["combined"].items() if isinstance(v, float)}
             say(f"QC per {level}: " + (", ".join(f"{k} {v:.3f}" for k, v in said.items()) or "not calibrated"))

@@ -51,6 +51,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
     parser.add_argument("--validation", type=float, default=0.2, help="share of the studies to choose and calibrate by")
     parser.add_argument("--test", type=float, default=0.2, help="share of the studies that is left for a test")
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="GROUP",
+        help="groups, or studies, that are for the test only, as pathologies that training never sees",
+    )
     parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
     parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
     parser.add_argument(
@@ -110,6 +117,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         precision=args.precision,
         validation=args.validation,
         test=args.test,
+        leave_out=tuple(args.leave_out),
         source_size=args.size * 3 // 2,
         sampling=Sampling(spacing_mm=args.spacing, size=args.size),
     )
