@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from RVQCLib.dicom import is_dicom, read_series, series_shape
-from RVQCLib.files import RVQCError, whole_file
+from RVQCLib.dicom import is_dicom, read_series, series_files, series_shape
+from RVQCLib.files import RVQCError, sha256, whole_file
 from RVQCLib.nifti import is_nifti, read_nifti, read_nifti_shape, write_nifti
 from RVQCLib.stack import Geometry, Stack
 
@@ -48,7 +49,7 @@ def read_image(path: str | os.PathLike, *, view: str, phase: str, frame: int | N
             frames = len(pixels) if pixels.ndim == 4 else 1
             raise RVQCError(f"{path} has no frame {frame} (its {frames} count from 0); give another file or frame.")
         pixels = pixels[frame]
-    return Stack(_checked(pixels, path), geometry, view, phase, str(path))
+    return Stack(_checked(pixels, path), geometry, view, phase, str(path), frame)
 
 
 def read_cine(path: str | os.PathLike, *, view: str) -> list[Stack]:
@@ -56,7 +57,8 @@ def read_cine(path: str | os.PathLike, *, view: str) -> list[Stack]:
     pixels, geometry = _read(path)
     if pixels.ndim == 3:
         raise RVQCError(f"{path} is one frame, not a cine; read it as an image.")
-    return [Stack(frame, geometry, view, "", str(path)) for frame in _checked(pixels, path)]
+    frames = enumerate(_checked(pixels, path))
+    return [Stack(frame, geometry, view, "", str(path), number) for number, frame in frames]
 
 
 def read_mask(path: str | os.PathLike, *, view: str, phase: str, convention: str = "auto") -> Stack:
@@ -122,6 +124,13 @@ def image_shape(path: str | os.PathLike) -> tuple[int, ...]:
     with _readable(path):
         reader.ReadImageInformation()
     return tuple(reversed(reader.GetSize()))
+
+
+def image_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of an image file; of DICOM, of the hashes of all files of the series. Raises OSError where it is gone."""
+    if Path(path).name.lower().endswith(SUFFIXES) or not is_dicom(path):
+        return sha256(path)
+    return hashlib.sha256("".join(map(sha256, series_files(path))).encode()).hexdigest()
 
 
 def _read(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:

@@ -56,6 +56,7 @@ def segment(
     name: str | None = None,
     images: Mapping[str, str] | None = None,
     cine: Mapping[str, Mapping[str, Any]] | None = None,
+    origins: Mapping[str, str] | None = None,
     bundle: str | None = None,
     allow: tuple[str, ...] = (),
     device: str = "auto",
@@ -71,6 +72,8 @@ def segment(
     name, images, cine
         the study's name, files by stack (``{"SA_ED": path}``), and per view a cine ``{"file", "ed", "es"}`` with frames
         from 0, which without `ed` and `es` are found.
+    origins
+        files that `images` (by stack) and `cine` (by view) are copies of; see `result.with_origins`.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def segment(
     """
     from RVQCLib.files import Cancelled
     from RVQCLib.pipeline import segment_study
-    from RVQCLib.result import write_result
+    from RVQCLib.result import with_origins, write_result
     from RVQCLib.study import source_of
 
     source = source_of(study) if study else _source(name, images or {}, cine or {})
@@ -96,6 +99,7 @@ def segment(
     progress({"event": "networks", "study": loaded.name})
     networks = opened.bundle(bundle, tuple(allow))
     result = segment_study(loaded, networks, device=device, progress=progress, cancelled=cancelled)
+    result = with_origins(result, origins or {})
     progress({"event": "write", "study": loaded.name})
     folder = write_result(result, out, candidates=candidates, report=report)
     return {"folder": str(folder), "quality": result.to_json()}

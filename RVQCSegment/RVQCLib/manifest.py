@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.dicom import series_files
 from RVQCLib.files import RVQCError, append_line, read_json, sha256, whole_file
+from RVQCLib.images import image_sha256
 from RVQCLib.layouts import StudySource
 from RVQCLib.options import QCOptions
 
@@ -43,15 +43,11 @@ def input_hashes(source: StudySource) -> list[dict[str, Any]]:
     for (view, phase), entry in source.images.items():
         path, frame = entry if isinstance(entry, tuple) else (entry, None)
         try:
-            digest = _series_hash(path) if source.layout == "dicom" else sha256(path)
+            digest = image_sha256(path)
         except OSError as error:
             raise RVQCError(f"{path} was found but cannot be read now ({error.strerror}); restore it.") from error
         inputs.append({"view": view, "phase": phase, "frame": frame, "file": str(path), "sha256": digest})
     return inputs
-
-
-def _series_hash(path: Path) -> str:
-    return hashlib.sha256("".join(sha256(file) for file in series_files(path)).encode()).hexdigest()
 
 
 def same_inputs(ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str, Any]]) -> bool:

@@ -18,7 +18,7 @@ from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled
 from RVQCLib.inference import Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
-from RVQCLib.result import StackResult, StudyResult
+from RVQCLib.result import StackResult, StudyResult, named_image
 from RVQCLib.slices import find_heart, from_network, to_network
 from RVQCLib.stack import LABELS, Stack, Study, structure_volumes_ml
 
@@ -36,7 +36,7 @@ def segment_study(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> StudyResult:
-    """Candidates, reconstructions, judgement and selection (Sec. 2.3) of every stack of `study`; no file is touched.
+    """Candidates, reconstructions, judgement and selection (Sec. 2.3) of every stack of `study`; no file is written.
 
     A view that the bundle has no networks for is left out and named in the result's `checks`.
 
@@ -71,7 +71,8 @@ def segment_study(
     results = []
     for number, stack in enumerate(study.stacks, start=1):
         steps.stack = stack.name
-        results.append(segment_stack(study.name, stack, models[stack.view], options=options, tick=steps))
+        judged = segment_stack(study.name, stack, models[stack.view], options=options, tick=steps)
+        results.append(replace(judged, judgement={**judged.judgement, "image": named_image(stack)}))
         if progress is not None:
             event = {"event": "segment", "study": study.name, "stack": stack.name}
             progress({**event, "done": number, "total": len(study.stacks)})

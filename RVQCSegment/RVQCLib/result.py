@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.files import whole_folder, write_json
+import numpy as np
+
+from RVQCLib.files import RVQCError, whole_folder, write_json
+from RVQCLib.images import image_sha256
 from RVQCLib.report import study_page
-from RVQCLib.study import Stack, Study, write_mask
+from RVQCLib.study import Stack, Study, read_image, write_mask
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,45 @@ class StudyResult:
             "checks": list(self.checks),
             "stacks": [stack.judgement for stack in self.stacks],
         }
+
+
+def named_image(stack: Stack) -> dict[str, Any]:
+    """Which image a stack is, for quality.json: its file, the frame of a cine in it (from 0, else None), the SHA-256.
+
+    The hash is that of `image_sha256`, "" where the stack came from no file or from one that is gone.
+    """
+    digest = ""
+    try:
+        digest = image_sha256(stack.source) if stack.source else ""
+    except OSError as error:
+        log.warning("%s cannot be read any more (%s), so the result does not hold its hash.", stack.source, error)
+    return {"file": stack.source, "frame": stack.frame, "sha256": digest}
+
+
+def with_origins(result: StudyResult, origins: Mapping[str, str]) -> StudyResult:
+    """The same result, its images named by the files that they came from first.
+
+    Parameters
+    ----------
+    origins : File by stack ("SA_ED") or, for a cine, by view ("SA"). One that does not hold the very pixels that were
+        judged, in the same place, is passed over: the file that was read stays named.
+    """
+    return replace(result, stacks=tuple(_with_origin(stack, origins) for stack in result.stacks))
+
+
+def _with_origin(result: StackResult, origins: Mapping[str, str]) -> StackResult:
+    image = result.image
+    if (path := origins.get(image.name) or origins.get(image.view)) is None:
+        return result
+    try:
+        origin = read_image(path, view=image.view, phase=image.phase, frame=image.frame)
+    except RVQCError:
+        return result
+    same = np.array_equal(origin.pixels, image.pixels) and all(
+        np.allclose(getattr(origin.geometry, part), getattr(image.geometry, part), atol=1e-3)
+        for part in ("origin", "spacing", "direction")
+    )
+    return replace(result, judgement={**result.judgement, "image": named_image(origin)}) if same else result
 
 
 def write_result(

@@ -59,6 +59,7 @@ class Stack:
     view : "SA" or "LA".
     phase : "ED", "ES", or "" for a frame of a cine whose phase is not known yet.
     source : the file that it was read from, for messages and provenance.
+    frame : which frame of a cine in that file (from 0), None for a file that is no cine.
 
     Raises
     ------
@@ -71,6 +72,7 @@ class Stack:
     view: str
     phase: str
     source: str = ""
+    frame: int | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels

@@ -24,15 +24,13 @@ class Result:
         self.node = node
 
     @staticmethod
-    def create(quality: dict[str, Any], folder: str, images: dict[str, str]) -> Result:
-        """A new result in the scene. `folder` is where it was written, `images` the SHA-256 of every stack's image."""
+    def create(quality: dict[str, Any], folder: str) -> Result:
+        """A new result in the scene. `folder` is where it was written."""
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", f"{quality['study']} quality")
         node.SetEncoding(vtk.VTK_ENCODING_UTF_8)
         node.SetText(json.dumps(quality, ensure_ascii=False))
         node.SetAttribute(ATTRIBUTE, quality["study"])
         node.SetAttribute("RVQC.Folder", folder)
-        for key, digest in images.items():
-            node.SetAttribute(f"RVQC.Image.{key}", digest)
         return Result(node)
 
     @cached_property
@@ -55,9 +53,9 @@ class Result:
         """Where the engine wrote it."""
         return self.node.GetAttribute("RVQC.Folder") or ""
 
-    def image_sha256(self, key: str) -> str:
-        """The hash of the image that was judged."""
-        return self.node.GetAttribute(f"RVQC.Image.{key}") or ""
+    def image(self, key: str) -> dict[str, Any]:
+        """Which image was judged: "file", "frame" of a cine, "sha256"; empty in results of an earlier RVQC."""
+        return self.stacks[key].get("image") or {}
 
     def get(self, role: str, key: str) -> slicer.vtkMRMLNode | None:
         """The node of a stack in a `role`: "volume", "overlay" or "accepted"."""

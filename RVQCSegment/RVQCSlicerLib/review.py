@@ -53,7 +53,7 @@ def decide(result: Result, key: str, kind: str, by: Decision, *, fallback: str, 
     Raises
     ------
     RVQCError
-        No reviewer is named, or the nodes of the stack are gone.
+        No reviewer is named, the nodes of the stack are gone, or the result does not hold the image's hash.
     OSError
         The log or the mask cannot be written.
     """
@@ -68,7 +68,7 @@ def decide(result: Result, key: str, kind: str, by: Decision, *, fallback: str, 
         decision=kind,
         reviewer=by.reviewer.strip(),
         note=by.note.strip(),
-        image_sha256=result.image_sha256(key),
+        image_sha256=_image_hash(result, key),
         mask_sha256=_written(
             mask, path.parent / "accepted" / f"{result.study}_{view}_{phase}.nii.gz", kind == ACCEPTED
         ),
@@ -154,6 +154,13 @@ def _place_beside(node: slicer.vtkMRMLNode, volume: slicer.vtkMRMLVolumeNode) ->
     own, image = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volume)
     if own and image:
         hierarchy.SetItemParent(own, hierarchy.GetItemParent(image))
+
+
+def _image_hash(result: Result, key: str) -> str:
+    """A review without its image's hash proves nothing, so there is none."""
+    if not (digest := result.image(key).get("sha256")):
+        raise RVQCError(f"The result of {result.study} does not say which image {short(key)} was; run QC again.")
+    return digest
 
 
 def _fingerprint(mask: Stack) -> str:

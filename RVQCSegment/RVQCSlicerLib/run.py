@@ -14,7 +14,7 @@ from typing import Any
 
 import slicer
 
-from RVQCLib.files import RVQCError, sha256
+from RVQCLib.files import RVQCError
 from RVQCLib.stack import PHASES, VIEWS
 from RVQCSlicerLib import overlays, scene
 from RVQCSlicerLib.parameters import Parameters
@@ -84,7 +84,7 @@ class Run:
         worker.occupy(f"The QC run of {request.study}")
         self._request, self._worker = request, worker
         self._done, self._progress = done, progress
-        self._job, self._images = 0, {}
+        self._job = 0
         self._folder = Path(tempfile.mkdtemp(prefix="rvqc-", dir=slicer.app.temporaryPath))
         self._arguments: dict[str, Any] = {"name": request.study, "out": request.out, "device": request.device}
         self._steps: Steps | None = Steps(self._write(), self._written)
@@ -106,18 +106,18 @@ class Run:
             self._done(end)
 
     def _write(self) -> Iterator[None]:
-        images, cines = {}, {}
+        images, cines, origins = {}, {}, {}
         for key, volume in self._request.volumes.items():
             path = self._folder / f"{key}.mha"
             yield from scene.write_frames([volume], path)
-            images[key], self._images[key] = str(path), sha256(path)
+            images[key], origins[key] = str(path), scene.file_of(volume)
         for view, cine in self._request.cines.items():
             path = self._folder / f"{view}_cine.mha"
             yield from scene.write_frames(scene.frames_of(cine.sequence, view), path)
             found = {} if cine.ed is None else {"ed": cine.ed, "es": cine.es}
-            cines[view] = {"file": str(path), **found}
-            self._images.update({f"{view}_{phase}": sha256(path) for phase in PHASES})
-        self._arguments.update(images=images, cine=cines)
+            cines[view], origins[view] = {"file": str(path), **found}, scene.file_of(cine.sequence)
+        origins = {key: path for key, path in origins.items() if path}
+        self._arguments.update(images=images, cine=cines, origins=origins)
         if self._request.bundle:
             self._arguments["bundle"] = self._request.bundle
 
@@ -148,7 +148,7 @@ class Run:
         quality, complete = answer["quality"], False
         earlier = [result for result in results_in_scene() if result.study == quality["study"]]
         try:
-            result = self._result = Result.create(quality, answer["folder"], self._images)
+            result = self._result = Result.create(quality, answer["folder"])
             self._made.append(result.node)
             for key in result.stacks:
                 result.set("volume", key, self._volume(key, quality))

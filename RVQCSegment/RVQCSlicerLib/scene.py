@@ -17,6 +17,8 @@ from RVQCLib.files import RVQCError, whole_file
 from RVQCLib.stack import Geometry, Stack
 from RVQCSlicerLib.segments import STRUCTURES, new_segment
 
+FILE = "RVQC.File"
+"""Attribute of a volume or a cine: the file that its pixels were read from."""
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _META_TYPES = {
     "int8": "MET_CHAR", "uint8": "MET_UCHAR", "int16": "MET_SHORT", "uint16": "MET_USHORT", "int32": "MET_INT",
@@ -127,6 +129,12 @@ def _meta_header(geometry: Geometry, shape: tuple[int, ...], frames: int, kind: 
     )
 
 
+def file_of(node: slicer.vtkMRMLNode) -> str:
+    """The file that a volume or a cine came from, "" for none; whether it still holds the same is not asked."""
+    storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
+    return node.GetAttribute(FILE) or (storage.GetFileName() if storage is not None else "") or ""
+
+
 def place_volume(volume: slicer.vtkMRMLVolumeNode, geometry: Geometry) -> None:
     """Give a volume node the engine's geometry."""
     matrix = np.eye(4)
@@ -140,6 +148,7 @@ def add_volume(stack: Stack, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, stack.pixels)
     place_volume(volume, stack.geometry)
+    volume.SetAttribute(FILE, stack.source or None)
     volume.CreateDefaultDisplayNodes()
     return volume
 
@@ -149,6 +158,7 @@ def add_sequence(frames: Sequence[Stack], name: str) -> slicer.vtkMRMLSequenceNo
     sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
     sequence.SetIndexName("frame")
     sequence.SetIndexUnit("")
+    sequence.SetAttribute(FILE, frames[0].source or None)
     for number, frame in enumerate(frames):
         volume = slicer.vtkMRMLScalarVolumeNode()
         volume.SetName(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from RVQCLib.bundle import load_bundle
-from RVQCLib.files import BundleError, RVQCError
+from RVQCLib.files import BundleError, RVQCError, sha256
 from RVQCLib.jobs import Opened, check, segment
 from RVQCLib.phantom import write_phantom
 from RVQCLib.pipeline import segment_study
@@ -125,6 +126,7 @@ def test_a_study_is_segmented_as_by_the_pipeline(
 def test_files_by_stack_and_frames_of_a_cine(phantom: Path, cine: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     images = {"LA_ED": str(phantom / f"{phantom.name}_LA_ED.nii.gz")}
     frames = {"SA": {"file": str(cine), "ed": 0, "es": 9}}
+    copy = Path(shutil.copy(cine, tmp_path / "copy of the cine.nii.gz"))
     result = segment(
         Opened(),
         lambda event: None,
@@ -132,6 +134,7 @@ def test_files_by_stack_and_frames_of_a_cine(phantom: Path, cine: Path, tiny_bun
         name="Müller, A.",
         images=images,
         cine=frames,
+        origins={"LA_ED": str(cine), "SA": str(copy)},
         out=str(tmp_path),
         bundle=str(tiny_bundle),
         device="cpu",
@@ -143,6 +146,12 @@ def test_files_by_stack_and_frames_of_a_cine(phantom: Path, cine: Path, tiny_bun
         "Müller, A._LA_ED.nii.gz",
         "Müller, A._SA_ED.nii.gz",
         "Müller, A._SA_ES.nii.gz",
+    ]
+    # The cine that is said to be the origin of LA ED does not hold its pixels.
+    assert [stack["image"] for stack in result["quality"]["stacks"]] == [
+        {"file": images["LA_ED"], "frame": None, "sha256": sha256(images["LA_ED"])},
+        {"file": str(copy), "frame": 0, "sha256": sha256(cine)},
+        {"file": str(copy), "frame": 9, "sha256": sha256(cine)},
     ]
 
 
