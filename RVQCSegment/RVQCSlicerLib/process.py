@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -204,4 +205,5 @@ def application_worker() -> WorkerProcess:
     """The worker that panel, dialog and console share, so that the networks are in memory once; it ends with the application."""
     worker = WorkerProcess()
     slicer.app.connect("aboutToQuit()", worker.stop)
+    atexit.register(worker.stop)  # a script may end without the application being told to quit
     return worker

@@ -29,8 +29,12 @@ class Host:
 
     def close(self) -> None:
         """Let every module clean up, release the graphics memory and close the window, as when Slicer is left."""
+        from PySide6.QtCore import QTimer
+
         self.app.moduleManager().unloadModules()
         self.app.processEvents()
+        QTimer.singleShot(0, self.app.quit)
+        self.app.exec()  # only a loop that ends tells "aboutToQuit"
         self.app.layoutManager().finish()
         self.window.close()
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
-from conftest import Panel
+import pytest
+from conftest import REPOSITORY, Panel
 
 LAYOUTS = ("OneUpGreenSlice", "OneUpYellowSlice", "FourUp", "OneUpRedSlice")
 
@@ -42,6 +46,21 @@ def test_keys_arrive_once_with_both_modules_and_the_dialog_open(panel: Panel, mo
     panel.open("RVQCRefine")
     panel.press(panel.window, qt.Qt.Key_Period)
     assert len(got) == 3, "keys are given back when another module is opened"
+
+
+@pytest.mark.parametrize("leave", ["host.close()", "pass"], ids=["closed", "not closed"])
+def test_a_worker_that_runs_when_all_ends_is_ended_without_a_word(leave: str) -> None:
+    code = (
+        f"import sys; sys.path[:0] = [{str(REPOSITORY / 'Testing')!r}, {str(REPOSITORY / 'RVQCSegment')!r}]\n"
+        "from host.start import start\nhost = start(testing=True)\n"
+        "from RVQCSlicerLib.process import application_worker\nworker = application_worker()\n"
+        "worker.submit('check', {'bundle': None, 'device': 'cpu'}, done=lambda outcome: None)\n"
+        f"while not worker._pid: host.app.processEvents()\nprint(worker._pid); {leave}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and "QProcess" not in done.stderr, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
 
 
 def test_a_stopped_worker_is_not_read_any_more(panel: Panel) -> None:
