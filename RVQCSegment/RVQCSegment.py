@@ -145,8 +145,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: RVQCSegmentLogic | None = None
         self.panel: Panel | None = None
         self._run: Run | None = None
-        self._open = False
-        self._checked: str | None = None
+        self._open, self._checked = False, None  # the bundle that the set-up row speaks of
 
     def setup(self) -> None:
         """Build the panel; nothing is started, nothing heavy imported."""

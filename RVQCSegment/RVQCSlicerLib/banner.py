@@ -44,8 +44,8 @@ class Banner:
         verdict = worst([stack["verdict"] for stack in result.stacks.values()])
         self._paint(VERDICTS.get(verdict, NOT_JUDGED))
         self._title.text = f"{VERDICTS.get(verdict, NOT_JUDGED).title}: {result.study}"
-        lines = [*result.quality["checks"]]
-        lines += [f"{short(key)}: {_sentence(stack)}" for key, stack in _from_bad_to_good(result)]
+        worst_first = [f"{short(key)}: {_sentence(stack)}" for key, stack in _from_bad_to_good(result)]
+        lines = [*worst_first[:1], *result.quality["checks"], *worst_first[1:]]
         more = len(lines) - MOST_REASONS
         shown = lines[:MOST_REASONS] + ([f"and {more} more, see the table and the tiles below"] if more > 0 else [])
         self._reasons.text = "<br>".join(map(escape, shown))

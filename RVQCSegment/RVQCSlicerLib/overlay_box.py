@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import qt
 
+from RVQCSlicerLib import overlays
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.results import Result
 
@@ -46,9 +47,10 @@ class OverlayBox:
             stack = result.stacks[key]
             taken = " + ".join(str(index + 1) for index in stack["selected"])
             self.candidate.addItem(f"selected mask (candidate {taken})")
-            for number, candidate in enumerate(stack["candidates"], start=1):
+            there = stack["candidates"] if overlays.has_candidates(result, key) else []
+            for number, candidate in enumerate(there, start=1):
                 self.candidate.addItem(f"candidate {number} ({candidate['network']})")
-            self.candidate.currentIndex = parameters.candidate
+            self.candidate.currentIndex = parameters.candidate if parameters.candidate <= len(there) else 0
         self.mask.checked = parameters.show_mask
         self.reconstruction.checked = parameters.show_reconstruction
         self.difference.checked = parameters.show_difference

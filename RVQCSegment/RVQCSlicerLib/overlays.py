@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import slicer
 
+from RVQCLib.stack import Stack
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.scene import add_labels, oriented_image
 from RVQCSlicerLib.segments import DIFFERENCE_COLOR, RECONSTRUCTION_COLOR, STRUCTURES
@@ -41,24 +42,32 @@ def build(result: Result, key: str) -> Iterator[None]:
     node.GetDisplayNode().SetVisibility(False)
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     yield
-    mask = _read(folder / f"{stem}.nii.gz", stack)
+    mask = read(folder / f"{stem}.nii.gz", stack).pixels
     add_labels(node, mask, volume, layer(0))
     yield
-    again = _read(folder / f"{stem}_reconstruction.nii.gz", stack)
+    again = read(folder / f"{stem}_reconstruction.nii.gz", stack).pixels
     add_labels(node, again, volume, "again.")
     yield
     _add_difference(node, mask != again, volume)
     for number in range(1, len(stack["candidates"]) + 1):
         yield
-        add_labels(node, _read(folder / f"{stem}_candidate{number}.nii.gz", stack), volume, layer(number))
+        if (path := folder / f"{stem}_candidate{number}.nii.gz").is_file():  # a batch writes them only when asked
+            add_labels(node, read(path, stack).pixels, volume, layer(number))
     yield
     _style(node)
 
 
-def _read(path: Path, stack: dict[str, Any]) -> np.ndarray:
+def has_candidates(result: Result, key: str) -> bool:
+    """Whether the masks of the single candidates are there to be shown."""
+    node = result.get("overlay", key)
+    return node is not None and node.GetSegmentation().GetSegment(layer(1) + STRUCTURES[0].key) is not None
+
+
+def read(path: Path, stack: dict[str, Any]) -> Stack:
+    """A mask of a stack of quality.json. Raises RVQCError where it cannot be read."""
     from RVQCLib.images import read_mask
 
-    return read_mask(path, view=stack["view"], phase=stack["phase"]).pixels
+    return read_mask(path, view=stack["view"], phase=stack["phase"])
 
 
 def _add_difference(

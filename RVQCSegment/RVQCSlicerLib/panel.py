@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import ctk
 import qt
 import slicer
 
-from RVQCSlicerLib import overlays, review
+from RVQCSlicerLib import overlays, review, saved
 from RVQCSlicerLib.banner import Banner
 from RVQCSlicerLib.function_box import FunctionBox
 from RVQCSlicerLib.inputs import InputsBox
@@ -18,6 +19,7 @@ from RVQCSlicerLib.overlay_box import OverlayBox
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.review_box import BUTTONS, ReviewBox
 from RVQCSlicerLib.run_box import RunBox
+from RVQCSlicerLib.saved_box import SavedBox
 from RVQCSlicerLib.setup_row import SetupRow
 from RVQCSlicerLib.shortcuts import Shortcuts
 from RVQCSlicerLib.strip import SliceStrip
@@ -38,6 +40,7 @@ class Panel:
         self.key = ""
         parameters = lambda: host.logic.parameters  # noqa: E731
         self.inputs = InputsBox(parameters, self.rest, host.onLoad)
+        self.saved = SavedBox(self.open_results, self.open_result)
         self.setup = SetupRow(host.onCheck, host.onInstall)
         self.run = RunBox(parameters, host.onRun, host.onCancel)
         self.message = MessageBar()
@@ -83,6 +86,27 @@ class Panel:
         volume = next((v for v in map(parameters.volume, self.inputs.volumes) if v is not None), None)
         if self.result is None and volume is not None:
             self.viewer.show(volume)
+
+    def open_results(self, path: str) -> None:
+        """Show results of an earlier run from the disk; of several studies one is chosen next."""
+        found: list[Path] = []
+        if self._host._guarded(lambda: found.extend(saved.result_folders(path))):
+            self.saved.offer(found)
+            if len(found) == 1:
+                self.open_result(found[0])
+
+    def open_result(self, folder: Path) -> None:
+        """Show the results of one study; no worker is started."""
+        self.message.clear()
+        self._host._guarded(lambda: self._take_saved(folder))
+
+    def _take_saved(self, folder: Path) -> None:
+        p = self._host.logic.parameters
+        result, lacks = saved.open_result(folder, p.volumes())
+        p.result, p.stack = result.node, ""
+        self.refresh()
+        if lacks:
+            self.message.say(lacks)
 
     def show_result(self, result: Result | None) -> None:
         """Show a result: the stack that was looked at last, at first the worst."""
@@ -160,7 +184,7 @@ class Panel:
         self.results = qt.QWidget()
         inner = qt.QVBoxLayout(self.results)
         inner.setContentsMargins(0, 0, 0, 0)
-        for part in (self.inputs, self.setup, self.run, self.message, self.banner):
+        for part in (self.inputs, self.saved, self.setup, self.run, self.message, self.banner):
             column.addWidget(part.widget)
         column.addWidget(self.results)
         for title, part in (

@@ -57,6 +57,10 @@ class Parameters:
         """The volume chosen for a stack, such as "SA_ED"."""
         return self.node.GetNodeReference(f"volume.{key}")
 
+    def volumes(self) -> dict[str, slicer.vtkMRMLNode | None]:
+        """The volumes of all stacks."""
+        return {key: self.volume(key) for key in STACKS}
+
     def cine(self, view: str) -> slicer.vtkMRMLNode | None:
         """The sequence chosen for a view."""
         return self.node.GetNodeReference(f"cine.{view}")

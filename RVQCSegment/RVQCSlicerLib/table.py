@@ -64,7 +64,8 @@ def fit_height(table: qt.QTableWidget) -> None:
     """Make a table as high as its rows, so that it needs no scroll bar of its own."""
     table.resizeRowsToContents()
     frame = 2 * table.frameWidth
-    table.setFixedHeight(table.horizontalHeader().height + table.verticalHeader().length() + frame + 2)
+    header = max(table.horizontalHeader().height, table.verticalHeader().defaultSectionSize)  # 0 before it is shown
+    table.setFixedHeight(header + table.verticalHeader().length() + frame + 2)
 
 
 def _cells(key: str, structure: str, stack: dict[str, Any]) -> list[str]:
