@@ -17,9 +17,10 @@ from RVQCLib.files import Cancelled
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2
-GRACE_S = 1.5
-"""How long workers may go on after a cancel; with the poll that is less than two seconds."""
+POLL_S = 0.1
+GRACE_S = 1.2
+"""How long workers may go on after a cancel; what is left of two seconds is for ending those that do not listen."""
+END_S = 0.5
 TRIES = 2
 
 
@@ -150,16 +151,25 @@ class _Pool:
         return task, None, f"Worker process {worker.process.pid} {how}, as did one before it; memory may be short."
 
     def close(self) -> None:
-        """End all workers: idle ones at once, others after the time that a cancelled task needs to stop."""
+        """End all workers: idle ones at once, others after the time that a cancelled task needs to stop.
+
+        All have the same deadlines, however many they are. One that a kill does not end in time, because the system holds it,
+        is left to the system.
+        """
         for worker in self._workers:
             worker.connection.close()
-        deadline = time.monotonic() + GRACE_S
+        self._join(GRACE_S)
         for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
-                worker.process.join()
+        self._join(END_S)
         self._workers.clear()
+
+    def _join(self, seconds: float) -> None:
+        """Wait until all workers are gone, at most so long."""
+        deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
 
 
 def _how_it_ended(code: int | None) -> str:
