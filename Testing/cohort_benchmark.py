@@ -1,4 +1,8 @@
-"""What a long batch costs: memory over a thousand phantom studies, rate against processes, the page. -> Docs/batch.md"""
+"""What a long batch costs: memory over a thousand phantom studies, rate against processes, the page. -> Docs/batch.md
+
+``--rates-only`` measures nothing but the table of rates, for a machine with nothing else to do, and puts it into the document
+in place of the one that is there. What stands above the document's own heading stays.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +31,27 @@ from RVQCLib.images import read_image  # noqa: E402
 from RVQCLib.phantom import write_phantom  # noqa: E402
 from RVQCLib.shifts import SHIFTS, shift_stack  # noqa: E402
 
+HEADING, RATES, MEMORY = "# What a long batch costs", "## Rate against processes", "## Memory over "
 GRID = {"spacing": (3.0, 3.0, 24.0), "size": (80, 80)}
 KINDS = sorted(SHIFTS)
 
 
-def write_studies(folder: Path, phantoms: int, copies: int) -> list[str]:
+def write_studies(folder: Path, phantoms: int, copies: int, subset: int, *, all_: bool) -> list[str]:
     """`phantoms` hearts, each once as it is and else under a shift of its own kind, severity and seed: no two files alike.
 
-    Returns the studies' names, all hearts as they are first.
+    Returns the names of `subset` of them, hearts as they are and under all shifts, spread evenly; without `all_` no others
+    are written.
     """
     originals = write_phantom(folder / "originals", phantoms, seed=11, layout="acdc", views=("SA",), labelled=0, **GRID)
-    names = []
-    for copy in range(copies):
-        for number, original in enumerate(originals):
-            name = f"heart{number + 1:03d}_{'plain' if not copy else KINDS[(copy - 1) % len(KINDS)]}{copy}"
-            _write_copy(original, folder / "studies" / name, copy, severity=1 + (number + copy) % 5)
-            names.append(name)
-    return names
+    made = [(copy, number) for copy in range(copies) for number in range(phantoms)]
+    chosen = made[:: len(made) // subset][:subset]
+    for copy, number in made if all_ else chosen:
+        _write_copy(originals[number], folder / "studies" / _name(copy, number), copy, severity=1 + (number + copy) % 5)
+    return [_name(copy, number) for copy, number in chosen]
+
+
+def _name(copy: int, number: int) -> str:
+    return f"heart{number + 1:03d}_{'plain' if not copy else KINDS[(copy - 1) % len(KINDS)]}{copy}"
 
 
 def _write_copy(original: Path, target: Path, copy: int, severity: int) -> None:
@@ -132,12 +140,39 @@ def open_page(page: Path, picture: Path | None = None) -> dict[str, Any] | None:
     return {"seconds": seconds, "megabytes": page.stat().st_size / 1e6, "said": [everything, clicked, typed]}
 
 
+def rate_lines(args: argparse.Namespace, rates: list[dict]) -> list[str]:
+    """The table of rates, with what it was measured on."""
+    return [
+        RATES,
+        "",
+        f"`rvqc batch` with the shipped bundle on {rates[0]['studies']} of the studies, {os.cpu_count()} processor cores, load "
+        f"{args.load[0]:.1f} when it began and {os.getloadavg()[0]:.1f} when it ended, {time.strftime('%Y-%m-%d')} "
+        f"(`--subset {args.subset} --jobs {' '.join(map(str, args.jobs))}`; alone with `--rates-only`). Studies a minute are "
+        "counted from the first study to the last, without the start of the processes; each process has one thread.",
+        "",
+        "| --jobs | studies a minute | times --jobs 1 | seconds in all | processor seconds a study |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {r['jobs']} | {r['per_minute']:.1f} | {r['per_minute'] / rates[0]['per_minute']:.2f} | {r['seconds']:.0f} "
+            f"| {r['cpu_s_per_study']:.1f} |"
+            for r in rates
+        ),
+        "",
+    ]
+
+
+def with_rates(document: str, lines: list[str]) -> str:
+    """The document with another table of rates."""
+    before, rest = document.split(RATES, 1)
+    return before + "\n".join(lines) + "\n" + rest[rest.index(MEMORY) :]
+
+
 def report(args: argparse.Namespace, rates: list[dict], long: dict, again: float, page: dict | None) -> str:
     """The document."""
     step = max(1, long["studies"] // 10)
     memory = [entry for entry in long["memory"] if entry[0] % step == 0 or entry[0] == min(20, step)]
     lines = [
-        "# What a long batch costs",
+        HEADING,
         "",
         f"Made by `python Testing/cohort_benchmark.py --phantoms {args.phantoms} --copies {args.copies} --subset {args.subset}`"
         f" with RVQC {__version__} on {time.strftime('%Y-%m-%d')}.",
@@ -148,16 +183,8 @@ def report(args: argparse.Namespace, rates: list[dict], long: dict, again: float
         f"other work (load {args.load[0]:.1f} at the start, {os.getloadavg()[0]:.1f} at the end), so wall times are upper bounds; "
         "processor time is of the batch alone.",
         "",
-        "## Rate against processes",
-        "",
-        f"`rvqc batch` with the shipped bundle on {rates[0]['studies']} studies. Studies a minute are counted from the first study to "
-        "the last, without the start of the processes; each process has one thread.",
-        "",
-        "| --jobs | studies a minute | seconds in all | processor seconds a study |",
-        "| ---: | ---: | ---: | ---: |",
-        *(f"| {r['jobs']} | {r['per_minute']:.1f} | {r['seconds']:.0f} | {r['cpu_s_per_study']:.1f} |" for r in rates),
-        "",
-        f"## Memory over {long['studies']:,} studies",
+        *rate_lines(args, rates),
+        f"{MEMORY}{long['studies']:,} studies",
         "",
         f"`rvqc batch --jobs {long['jobs']}`. For time's sake with the tests' tiny bundle, whose networks have random weights: "
         "the same path from reading to the page, other networks. So the rows say how memory grows, not how much the shipped "
@@ -198,25 +225,34 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=100)
     parser.add_argument("--copies", type=int, default=10)
     parser.add_argument("--subset", type=int, default=20, help="studies of the rate table")
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
+    cores = os.cpu_count() or 1
+    doubling = [1 << power for power in range(cores.bit_length()) if 1 << power <= cores]
+    parser.add_argument(
+        "--jobs", type=int, nargs="+", default=doubling, help="1, 2, 4 … up to the cores of this machine"
+    )
+    parser.add_argument("--rates-only", action="store_true", help="measure and exchange the table of rates only")
     parser.add_argument("--out", default=str(REPOSITORY / "Docs" / "batch.md"))
     parser.add_argument("--work", help="folder for the studies and results; without it, a temporary one")
     args = parser.parse_args()
     args.load = os.getloadavg()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(args.work or temporary)
-        names = write_studies(work, args.phantoms, args.copies)
-        # Hearts as they are and under all shifts, spread evenly.
-        subset = names[:: len(names) // args.subset][: args.subset]
+        subset = write_studies(work, args.phantoms, args.copies, args.subset, all_=not args.rates_only)
         rates = [
             run_batch(work / "studies", work / f"rate{jobs}", shipped_bundle(), jobs, subset) for jobs in args.jobs
         ]
+        out = Path(args.out)
+        document = out.read_text(encoding="utf-8") if out.is_file() else ""
+        if args.rates_only:
+            out.write_text(with_rates(document, rate_lines(args, rates)), encoding="utf-8")
+            return
         tiny = write_tiny_bundle(work / "tiny", views=("SA",))
         long = run_batch(work / "studies", work / "long", tiny, args.jobs[-1])
         again = run_batch(work / "studies", work / "long", tiny, args.jobs[-1])["seconds"]
         page = open_page(work / "long" / "cohort.html")
-        open_page(work / f"rate{args.jobs[-1]}" / "cohort.html", Path(args.out).with_name("cohort.png"))
-        Path(args.out).write_text(report(args, rates, long, again, page), encoding="utf-8")
+        open_page(work / f"rate{args.jobs[-1]}" / "cohort.html", out.with_name("cohort.png"))
+        head = document[: max(document.find(HEADING), 0)]
+        out.write_text(head + report(args, rates, long, again, page), encoding="utf-8")
 
 
 if __name__ == "__main__":
