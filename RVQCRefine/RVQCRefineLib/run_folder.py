@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.files import RVQCError, append_line, read_json, write_json
+from RVQCLib.locks import LOCK, check_free
 
 SCHEMA = 1
 ENDING = ".refinement"
@@ -162,6 +163,10 @@ class RunFolder:
     def out(self) -> Path:
         """The folder of the new bundle, whether it is there or not."""
         return self.path.with_name(self.path.name.removesuffix(ENDING))
+
+    def check_free(self) -> None:
+        """Raise an RVQCError that says who works on this run, where somebody does, in whatever application."""
+        check_free(self.path / LOCK, str(self.path))
 
     @property
     def has_request(self) -> bool:

@@ -154,11 +154,18 @@ class Session:
             self.tell("run")
 
     def resume(self) -> None:
-        """Go on with the run, from its last checkpoint. Raises RVQCError where the dialog did not begin it."""
+        """Go on with the run, from its last checkpoint.
+
+        Raises
+        ------
+        RVQCError
+            The dialog did not begin it, or somebody works on it.
+        """
         if self.run is None or self.live:
             return
         if self.request is None:
             raise RVQCError(f"{self.run.path} was begun by 'rvqc refine'; go on with it there, with --resume.")
+        self.run.check_free()
         arguments = self.request.arguments()
         self._log({"event": "started"})
         self._ending, self._log_lost = "", False

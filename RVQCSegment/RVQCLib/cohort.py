@@ -15,9 +15,10 @@ from typing import Any
 from RVQCLib import __version__
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort_files import CohortFiles, fences_of, study_verdict
-from RVQCLib.cohort_table import append_rows, read_table, table_rows
+from RVQCLib.cohort_table import append_rows, edited_words, read_table, table_rows
 from RVQCLib.files import Cancelled, RVQCError
 from RVQCLib.layouts import StudySource
+from RVQCLib.locks import sole_part
 from RVQCLib.manifest import JOURNALS, Journal, read_run, settings_hash
 from RVQCLib.processes import Outcome, Task, Work, run_here, run_processes
 from RVQCLib.quality import QCOptions
@@ -60,7 +61,8 @@ def segment_cohort(
     jobs
         Processes on this machine, each with one processor thread; 1 is this process with all its threads.
     resume
-        Keep studies whose images, bundle and options are those of an earlier run and whose results are whole.
+        Keep studies whose images, bundle and options are those of an earlier run and whose results are whole, with what
+        people edited in them.
     part
         (i, n): every n-th study from the i-th, for array jobs that share `out`. From 1.
     scheduler
@@ -68,7 +70,7 @@ def segment_cohort(
     names
         Only these studies of the folder.
     progress
-        Is called after every study with ``{"event": "study", "study", "state": "done"|"failed"|"kept", "verdict", "reason",
+        Is called after every study with ``{"event": "study", "study", "state": "done"|"failed"|"kept"|"edited", "verdict", "reason",
         "done", "total", "seconds_left"}``, and at the end with ``{"event": "fences", "study", "done", "total",
         "seconds_left"}`` where the fences of the cohort are put into the results.
     cancelled
@@ -79,10 +81,14 @@ def segment_cohort(
     dict
         What ``run.json`` holds without its ``studies``.
 
+    What a person edited in a study's results is never lost (`run_study`): it is kept in place where the study need not be
+    done anew, and is in ``OUT/edited/`` where it has to be.
+
     Raises
     ------
     RVQCError
-        A wrong argument, no study, a bundle that cannot be trusted, no scheduler at that address.
+        A wrong argument, no study, a bundle that cannot be trusted, no scheduler at that address, or another run that works
+        on the same part of `out`.
     Cancelled
         `cancelled` returned True; what is done stays, is in the tables, and is kept by a resume.
     OSError
@@ -124,9 +130,11 @@ def segment_cohort(
         "finished": None,
         "n_found": len(found),
     }
-    batch = _Batch(setup, Journal(out, part, setup.settings), header, progress or (lambda event: None))
+    chosen = _chosen(found, names, part)
     runner = _Runner(jobs, scheduler, stop, cancelled or (lambda: False))
-    return batch.run(found, _chosen(found, names, part), runner, resume)
+    with sole_part(out / JOURNALS, part, str(out) if part == (1, 1) else f"Part {part[0]} of {part[1]} of {out}"):
+        batch = _Batch(setup, Journal(out, part, setup.settings), header, progress or (lambda event: None))
+        return batch.run(found, chosen, runner, resume)
 
 
 def _check(folder: Path, out: Path, jobs: int, part: tuple[int, int]) -> None:
@@ -226,7 +234,9 @@ class _Batch:
     def _take(self, task: StudyTask, record: dict[str, Any], total: int) -> None:
         """Record one study and tell of it."""
         self._done += 1
-        if record["state"] != "kept":
+        if record["state"] in ("kept", "edited"):
+            self._keep(task, record)
+        else:
             self._worked += 1
             self.journal.append(record)
             try:
@@ -239,6 +249,11 @@ class _Batch:
         place = {"done": self._done, "total": total, "seconds_left": round(pace * (total - self._done), 1)}
         self.progress({"event": "study", **told, **place})
         self._refresh()
+
+    def _keep(self, task: StudyTask, record: dict[str, Any]) -> None:
+        """A result that stands needs no new record, unless what a person edited in it is other than was known."""
+        if record["edited"] != (task.previous or {}).get("edited", []):
+            self.journal.append({**record, "state": "done", "finished": utc_now()})
 
     def _refresh(self) -> None:
         began = time.monotonic()
@@ -291,4 +306,6 @@ def _reason(record: dict[str, Any]) -> str:
     """Why the study has its verdict, in words."""
     if record["state"] == "failed":
         return record["error"]
+    if record["state"] == "edited":
+        return edited_words(record)
     return next((r for s in record["stacks"] if s["verdict"] == study_verdict(record) for r in s["reasons"]), "")

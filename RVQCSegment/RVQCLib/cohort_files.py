@@ -93,16 +93,18 @@ class CohortFiles:
     def _summary(self, cohort: Cohort) -> dict[str, Any]:
         studies: Counter[str] = Counter()
         stacks: Counter[str] = Counter()
-        seconds = 0.0
+        seconds, edited = 0.0, 0
         for record in self._records(cohort):
             studies[study_verdict(record)] += 1
             stacks.update(stack["verdict"] for stack in record["stacks"])
             seconds += record["seconds"]
+            edited += bool(record.get("edited"))
         return {
             "n_studies": studies.total(),
             "n_stacks": stacks.total(),
             "studies": {verdict: studies[verdict] for verdict in ("failed", *VERDICTS[::-1])},
             "stacks": {verdict: stacks[verdict] for verdict in VERDICTS[::-1]},
+            "edited": edited,
             "seconds": round(seconds, 1),
         }
 

@@ -85,15 +85,17 @@ class CohortPage:
         self, row: Mapping[str, Any], record: Mapping[str, Any], stack: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """What the page's script draws of one row. The bundle's cautions stand above all rows, not in each."""
+        people = [row["edited"]] if row["edited"] else []
         if stack is None:
-            return {"study": row["study"], "stack": "", "verdict": "failed", "reasons": [row["error"]], "checks": []}
+            failed = {"study": row["study"], "stack": "", "verdict": "failed", "reasons": [row["error"]]}
+            return {**failed, "checks": people}
         picture = stack["thumbnail"]
         return {
             "study": row["study"],
             "stack": f"{row['view']}_{row['phase']}",
             "verdict": row["verdict"],
             "reasons": stack["reasons"],
-            "checks": [check for check in record["checks"] if check not in self.header["cautions"]],
+            "checks": people + [check for check in record["checks"] if check not in self.header["cautions"]],
             "numbers": {s: [_short(row[f"{s}_{measure}"]) for measure in MEASURES] for s in STRUCTURES},
             "outside": [row["outside_reference"], row["outside_cohort"]],
             "slices": row["n_slices"],

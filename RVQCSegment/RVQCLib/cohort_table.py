@@ -16,13 +16,14 @@ from RVQCLib.stack import STRUCTURES
 TABLE = "cohort.csv"
 MEASURES = ("predicted_dice", "lower_bound_90", "pDC", "pHD_mm", "agreement", "volume_ml")
 COLUMNS = (
-    *("study", "view", "phase", "verdict", "ood", "reasons", "checks"),
+    *("study", "view", "phase", "verdict", "ood", "edited", "reasons", "checks"),
     *(f"{structure}_{measure}" for structure in STRUCTURES for measure in MEASURES),
     *("n_slices", "flagged_slices", "outside_reference", "outside_cohort"),
     *("mask", "image_sha256", "mask_sha256", "seconds", "error"),
 )
 """Distances in mm, volumes in ml; ``outside_…`` names the structures of which every candidate is beyond those fences, or
-``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks`` are of the whole study."""
+``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks`` are of the whole study.
+``edited`` says what a person changed since; verdict, numbers and ``mask_sha256`` are those of the mask that RVQC wrote."""
 _NUMBERS = {column for column in COLUMNS if column.startswith(tuple(f"{s}_" for s in STRUCTURES))}
 _NUMBERS |= {"n_slices", "seconds"}
 
@@ -30,6 +31,7 @@ _NUMBERS |= {"n_slices", "seconds"}
 def table_rows(record: Mapping[str, Any], options: QCOptions) -> list[dict[str, Any]]:
     """The rows of one study's record."""
     common = {"study": record["study"], "seconds": record["seconds"], "error": record["error"]}
+    common["edited"] = edited_words(record)
     if record["state"] == "failed":
         return [{**common, "verdict": "failed", "reasons": record["error"]}]
     hashes = {(entry["view"], entry["phase"]): entry["sha256"] for entry in record["inputs"]}
@@ -56,6 +58,17 @@ def table_rows(record: Mapping[str, Any], options: QCOptions) -> list[dict[str, 
             }
         )
     return rows
+
+
+def edited_words(record: Mapping[str, Any]) -> str:
+    """What a person edited in a study's results, and where earlier edits are, in sentences; "" for nothing."""
+    said = []
+    if names := record.get("edited"):
+        files = ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
+        said.append(f"Edited by hand, so kept as it is ({files}); verdict and numbers are of the mask that RVQC wrote.")
+    if record.get("set_aside"):
+        said.append(f"What was edited by hand before is in {', '.join(record['set_aside'])}.")
+    return " ".join(said)
 
 
 def outside(stack: Mapping[str, Any], kind: str, options: QCOptions) -> str:

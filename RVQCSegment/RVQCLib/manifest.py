@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from RVQCLib.edits import OUTPUTS, check_name, edited_files, is_whole, set_aside
 from RVQCLib.files import RVQCError, append_line, read_json, sha256, whole_file
 from RVQCLib.images import image_sha256
 from RVQCLib.layouts import StudySource
@@ -56,26 +57,32 @@ def same_inputs(ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str,
     return [[entry[k] for k in keys] for entry in ours] == [[entry[k] for k in keys] for entry in theirs]
 
 
-def output_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every mask in a study's result folder. quality.json and the page may get the cohort's fences later."""
-    return {path.name: sha256(path) for path in sorted(folder.glob("*.nii.gz"))}
+def edited_since(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What somebody edited in a study's result since `record` was made; None where the result is not whole.
 
-
-def outputs_whole(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a study's result is as `record` says: its masks byte by byte, quality.json readable, the page there."""
+    It is whole where quality.json can be read and is that of the record, the page is there, and every mask is, as it was
+    written or as somebody left it.
+    """
     try:
-        quality = read_json(folder / "quality.json")
-        return (
-            quality["bundle"] == record["bundle"]
-            and (folder / "report.html").is_file()
-            and output_hashes(folder) == record["outputs"]
-        )
-    except (RVQCError, OSError, KeyError, TypeError):
-        return False
+        quality, outputs = read_json(folder / "quality.json"), record["outputs"]
+        ours = quality["bundle"] == record["bundle"] and quality.get(OUTPUTS, outputs) == outputs
+        if not ours or not (folder / "report.html").is_file() or not all((folder / n).is_file() for n in outputs):
+            return None
+        edited = edited_files(folder, outputs)
+        unlike = [name for name in outputs if name in edited or not (folder / name).stat().st_size]
+        return edited if all(is_whole(folder / name) for name in unlike) else None
+    except (RVQCError, OSError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def discard(out: Path, study: str) -> None:
-    """Remove a study's result and what killed workers left of it."""
+    """Remove a study's result and what killed workers left of it; what somebody edited is moved aside instead."""
+    try:
+        check_name(study)
+        set_aside(out / study)
+    except (RVQCError, OSError) as error:
+        log.warning("%s stays where it is: %s", out / study, error)
+        return
     shutil.rmtree(out / study, ignore_errors=True)
     discard_parts(out, study)
 

@@ -1,7 +1,7 @@
 """The unlabelled studies of a refinement: segmented before and after, flagged, and judged which mask is kept.
 
 Under ``WORK/studies/<study>/`` lie ``before/`` and ``after/`` (each as `result.write_result` writes a study) and
-``decision.json``.
+``decision.json``. What lies there is never written again, so that a mask that was edited by hand stays.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class NewDomain:
         for number, source in enumerate((s for s in self.sources if s.name in self._before), start=1):
             home = self.folder / source.name
             written = home / "after" / "quality.json"
-            if bundle is None:
+            if bundle is None and not written.exists():  # what is there may have been edited by hand since
                 with whole_folder(home / "after") as folder:
                     shutil.copytree(home / "before", folder, dirs_exist_ok=True)
             content = read_json(written) if written.exists() else self._segment(source, bundle, "after")  # type: ignore[arg-type]

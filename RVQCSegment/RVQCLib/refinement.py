@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_j
 from RVQCLib.fitting import Report, native_precision
 from RVQCLib.guards import fallen, thinned
 from RVQCLib.inference import choose_device, propose
+from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.metrics import dice
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
@@ -99,7 +101,7 @@ def refine_bundle(
     Raises
     ------
     RVQCError
-        `work` belongs to another refinement, the bundle is not calibrated, no study can be read, `out` is the bundle
+        `work` belongs to another refinement or is being worked on, the bundle is not calibrated, no study can be read, `out` is the bundle
         itself or something else than a bundle.
     Cancelled
         `cancelled` returned True; the work folder keeps the last whole epoch, `out` is as it was.
@@ -117,20 +119,26 @@ def refine_bundle(
     parts = _labelled_parts(labelled, bundle, config)
     claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
     claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}
-    if members.leads:
-        _claim(home, claim, resume)
-    members.wait()
     job = _Job(bundle, Path(out), home, config, device, report, cancelled, members, parts)
     domain = NewDomain(sources, home / "studies", device, members.leads, report, cancelled)
-    domain.segment_before(bundle)
-    if len(domain.failed) == len(sources):
-        raise RVQCError(next(iter(domain.failed.values())))
-    for view in bundle.views:
-        _refine_view(job, domain, view)
-    if members.leads:
-        _finish(job, domain, name or Path(out).name)
-    members.wait()
+    with sole_run(home / LOCK, str(home)) if members.leads else nullcontext():
+        if members.leads:
+            _claim(home, claim, resume)
+        members.wait()
+        _refine(job, domain, name or Path(out).name)
+        members.wait()
     return read_json(Path(out) / "refinement.json")
+
+
+def _refine(job: _Job, domain: NewDomain, name: str) -> None:
+    """All steps of a refinement whose work folder is claimed."""
+    domain.segment_before(job.bundle)
+    if len(domain.failed) == len(domain.sources):
+        raise RVQCError(next(iter(domain.failed.values())))
+    for view in job.bundle.views:
+        _refine_view(job, domain, view)
+    if job.crew.leads:
+        _finish(job, domain, name)
 
 
 def _sources(unlabelled: str | Path, names: Sequence[str] | None) -> list[StudySource]:

@@ -23,7 +23,18 @@ from RVQCLib.study import LABELS, STRUCTURES, Stack
 
 VERDICTS = ("trusted", "look", "ood")  # from good to bad
 MARGIN_MM, LEAST_SIDE_MM, MOST_PIXELS = 14.0, 90.0, 192
-NOT_PROVENANCE = {"study", "stacks", "checks", "structures", "groups", "qc", "n_stacks", "n_studies", "title"}
+NOT_PROVENANCE = {
+    "study",
+    "stacks",
+    "checks",
+    "outputs",
+    "structures",
+    "groups",
+    "qc",
+    "n_stacks",
+    "n_studies",
+    "title",
+}
 
 
 def study_page(result: Mapping[str, Any], stacks: Sequence[tuple[Stack, Stack, Stack]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from RVQCLib.edits import OUTPUTS, check_name, output_hashes, set_aside
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.images import image_sha256
 from RVQCLib.report import study_page
@@ -96,10 +97,19 @@ def write_result(
 
     Returns
     -------
-    The study's folder. A folder of an earlier run is replaced in one step.
+    The study's folder. A folder of an earlier run is replaced in one step; one that somebody edited since is moved aside
+    (`edits.set_aside`).
+
+    Raises
+    ------
+    RVQCError
+        The name is that of a folder for people's work.
+    OSError
+        A file cannot be written or moved; the earlier folder is still there.
     """
     study = result.study.name
     target = Path(out) / (folder_name or study)
+    check_name(target.name)
     with whole_folder(target) as folder:
         for stack in result.stacks:
             stem = f"{study}_{stack.image.name}"
@@ -107,9 +117,10 @@ def write_result(
             write_mask(stack.reconstruction, folder / f"{stem}_reconstruction.nii.gz")
             for number, candidate in enumerate(stack.candidates if candidates else (), start=1):
                 write_mask(candidate, folder / f"{stem}_candidate{number}.nii.gz")
-        content = result.to_json()
+        content = {**result.to_json(), OUTPUTS: output_hashes(folder)}
         write_json(folder / "quality.json", content)
         if report:
             triples = [(stack.image, stack.mask, stack.reconstruction) for stack in result.stacks]
             (folder / "report.html").write_text(study_page(content, triples), encoding="utf-8")
+        set_aside(target)
     return target

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from RVQCLib.edits import asides, check_name, edited_files, output_hashes
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_file, write_json
 from RVQCLib.layouts import StudySource
-from RVQCLib.manifest import discard, discard_parts, input_hashes, output_hashes, outputs_whole, same_inputs
+from RVQCLib.manifest import discard, discard_parts, edited_since, input_hashes, same_inputs
 from RVQCLib.pipeline import segment_study
 from RVQCLib.quality import Fences, QCOptions, rejudge
 from RVQCLib.report import study_page
@@ -81,10 +82,15 @@ class StudyTask:
 def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
     """Do one study and say what became of it; a study that fails loses what an earlier run made of it.
 
+    What a person edited is never lost: where the earlier result stands but for edits, it is kept as it is; where it has
+    to go, because images, bundle or options changed, the study fails, or everything is to be made anew, the edited
+    folder is moved to ``OUT/edited/<study>-<time>`` (`edits`), and the record says so.
+
     Returns
     -------
     dict
-        The record for the journal; its ``state`` is ``done``, ``failed`` or ``kept``.
+        The record for the journal; its ``state`` is ``done``, ``failed``, ``kept``, or ``edited`` for one that is kept
+        with what a person changed in it.
 
     Raises
     ------
@@ -94,11 +100,12 @@ def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
     started, setup, inputs = time.perf_counter(), task.setup, []
     discard_parts(setup.out, task.name)
     try:
+        check_name(task.name)
         if task.source.problems:
             raise RVQCError(task.source.problems[0])
         inputs = input_hashes(task.source)
-        if is_current(task, inputs):
-            return {**(task.previous or {}), "state": "kept"}
+        if (kept := standing(task, inputs)) is not None:
+            return kept
         bundle = _open_bundle(setup.bundle, setup.bundle_hash, setup.allow, setup.threads)
         result = segment_study(
             task.source.load(), bundle, options=setup.options, device=setup.device, cancelled=cancelled
@@ -119,16 +126,18 @@ def failure(task: StudyTask, why: str, *, seconds: float = 0.0, inputs: list[dic
     return {**_head(task, "failed", seconds), "error": why, "inputs": inputs or [], "outputs": {}, "stacks": []}
 
 
-def is_current(task: StudyTask, inputs: list[dict[str, Any]]) -> bool:
-    """Whether an earlier result stands: same images, bundle and options, its files whole."""
+def standing(task: StudyTask, inputs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record of an earlier result that stands: same images, bundle and options, its files whole, edited or not."""
     previous = task.previous
-    return (
-        previous is not None
-        and previous["state"] == "done"
-        and previous["settings"] == task.setup.settings
-        and same_inputs(inputs, previous["inputs"])
-        and outputs_whole(task.setup.out / task.name, previous)
-    )
+    if (
+        previous is None
+        or previous["state"] != "done"
+        or previous["settings"] != task.setup.settings
+        or not same_inputs(inputs, previous["inputs"])
+        or (edited := edited_since(task.setup.out / task.name, previous)) is None
+    ):
+        return None
+    return {**previous, "state": "edited" if edited else "kept", "edited": list(edited)}
 
 
 def reason(error: Exception) -> str:
@@ -145,7 +154,8 @@ def reason(error: Exception) -> str:
 def _head(task: StudyTask, state: str, seconds: float) -> dict[str, Any]:
     worker = f"{platform.node()}:{os.getpid()}"
     head = {"study": task.name, "state": state, "settings": task.setup.settings, "finished": utc_now()}
-    return {**head, "seconds": round(seconds, 3), "worker": worker}
+    people = {"edited": [], "set_aside": asides(task.setup.out, task.name)}
+    return {**head, "seconds": round(seconds, 3), "worker": worker, **people}
 
 
 def _made(result: StudyResult) -> dict[str, Any]:
@@ -198,7 +208,7 @@ class FencesTask:
 def add_cohort_fences(task: FencesTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
     """Put the cohort's fences into a study's quality.json and page; with the option ``cohort`` they judge its stacks.
 
-    Where nothing changes, no file is touched.
+    Where nothing changes, or a person edited the study, no file is touched.
 
     Returns
     -------
@@ -207,6 +217,8 @@ def add_cohort_fences(task: FencesTask, cancelled: Callable[[], bool]) -> dict[s
     """
     folder = task.setup.out / task.name
     try:
+        if edited_files(folder):
+            return {"study": task.name, "error": ""}
         quality = read_json(folder / "quality.json")
         stacks = [_with_cohort(entry, task) for entry in quality["stacks"]]
         if stacks != quality["stacks"]:

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from RVQCLib.bundle import SCHEMA, entries, write_bundle
+from RVQCLib.cohort import segment_cohort
 from RVQCLib.slices import Sampling
 from RVQCLib.study import Geometry, Stack, Study
 
@@ -97,6 +98,45 @@ def write_acdc(study: Study, folder: Path) -> None:
         image.SetSpacing(stack.geometry.spacing)
         sitk.WriteImage(image, str(home / f"{study.name}_frame{frames[stack.phase]:02d}{ending}.nii.gz"))
     (home / "Info.cfg").write_text(f"ED: 1\nES: 12\nGroup: {study.group}\nHeight: 170.0\nNbFrame: 30\nWeight: 70.0\n")
+
+
+NAMES = [f"patient{number:03d}" for number in range(1, 6)]
+"""The studies of the fixture `studies`."""
+
+
+def write_studies(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, count + 1):
+        write_acdc(schematic_study(f"patient{number:03d}", number, views=("SA",)), folder)
+    return folder
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """A folder of five small SA studies, ten stacks, that a test may damage."""
+    return write_studies(tmp_path / "studies", 5)
+
+
+@pytest.fixture
+def batch(studies: Path, tiny_bundle: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs a batch of `studies` to ``tmp_path/out`` on the processor; the events are in ``batch.events``."""
+
+    def run(**more: Any) -> dict[str, Any]:
+        run.events = []
+        own = more.pop("progress", lambda event: None)
+
+        def progress(event: dict[str, Any]) -> None:
+            run.events.append(event)
+            own(event)
+
+        arguments = {"device": "cpu", "progress": progress, **more}
+        return segment_cohort(studies, tiny_bundle, tmp_path / "out", **arguments)
+
+    return run
+
+
+def states(events: list[dict[str, Any]]) -> dict[str, str]:
+    return {event["study"]: event["state"] for event in events if event["event"] == "study"}
 
 
 TINY_SAMPLING = {"spacing_mm": 4.0, "size": 32, "locator_spacing_mm": 6.0, "locator_size": 32}

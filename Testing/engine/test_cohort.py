@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, schematic_study, write_acdc
+from conftest import NAMES, REPOSITORY, states, write_studies
 
 from RVQCLib import cli, result
 from RVQCLib.bundle import load_bundle
@@ -30,43 +30,7 @@ from RVQCLib.result import write_result
 from RVQCLib.stack import STRUCTURES
 from RVQCLib.study import read_study
 
-NAMES = [f"patient{number:03d}" for number in range(1, 6)]
 ENGINE = REPOSITORY / "RVQCSegment"
-
-
-def write_studies(folder: Path, count: int) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(1, count + 1):
-        write_acdc(schematic_study(f"patient{number:03d}", number, views=("SA",)), folder)
-    return folder
-
-
-@pytest.fixture
-def studies(tmp_path: Path) -> Path:
-    """A folder of five small SA studies, ten stacks, that a test may damage."""
-    return write_studies(tmp_path / "studies", 5)
-
-
-@pytest.fixture
-def batch(studies: Path, tiny_bundle: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Runs a batch of `studies` to ``tmp_path/out`` on the processor; the events are in ``batch.events``."""
-
-    def run(**more: Any) -> dict[str, Any]:
-        run.events = []
-        own = more.pop("progress", lambda event: None)
-
-        def progress(event: dict[str, Any]) -> None:
-            run.events.append(event)
-            own(event)
-
-        arguments = {"device": "cpu", "progress": progress, **more}
-        return segment_cohort(studies, tiny_bundle, tmp_path / "out", **arguments)
-
-    return run
-
-
-def states(events: list[dict[str, Any]]) -> dict[str, str]:
-    return {event["study"]: event["state"] for event in events if event["event"] == "study"}
 
 
 def masks(out: Path) -> dict[str, str]:

@@ -14,7 +14,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ENGINE = REPOSITORY / "RVQCSegment" / "RVQCLib"
 
 ORDER = [
-    *("files", "stack", "nifti", "dicom", "images", "layouts", "study", "slices", "networks", "metrics", "measures"),
+    *(
+        "files",
+        "locks",
+        "stack",
+        "nifti",
+        "dicom",
+        "images",
+        "layouts",
+        "study",
+        "slices",
+        "networks",
+        "metrics",
+        "measures",
+    ),
     *(
         "selection",
         "options",
@@ -28,7 +41,7 @@ ORDER = [
         "shifts",
     ),
     *("mask_errors", "fence_tables", "parallel", "calibration"),
-    *("losses", "augmentation", "fitting", "drawing", "charts", "function", "report", "result", "pipeline"),
+    *("losses", "augmentation", "fitting", "drawing", "charts", "function", "report", "edits", "result", "pipeline"),
     *("reformat", "phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes"),
     *("phantom_variety", "phantom", "samples"),
     *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),

@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep results whose images, bundle and options are unchanged",
+        help="keep results whose images, bundle and options are unchanged, masks edited by hand among them; whatever else "
+        "was edited is never overwritten but moved to the folder 'edited' in the output folder",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, each with one thread")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="the i-th of n parts, for array jobs")
@@ -87,6 +88,8 @@ def _say(answer: dict[str, Any], out: Path) -> None:
         f"{n} {words[verdict]}" for verdict, n in summary["studies"].items() if n or verdict == "trusted"
     )
     say(f"{summary['n_studies']} studies, {summary['n_stacks']} stacks: {counts}")
+    if summary["edited"]:
+        say(f"{summary['edited']} studies were edited by hand and are kept as they are; see 'edited' in cohort.csv")
     for caution in answer["cautions"]:
         say(f"Caution, {caution}")
     for name, fences in answer["fences"].items():
