@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.edits import OUTPUTS, check_name, edited_files, is_whole, set_aside
-from RVQCLib.files import RVQCError, append_line, read_json, sha256, whole_file
+from RVQCLib.files import RVQCError, append_line, read_json, whole_file
 from RVQCLib.images import image_sha256
 from RVQCLib.layouts import StudySource
 from RVQCLib.options import QCOptions
