@@ -102,14 +102,15 @@ def _rows_of(source: StudySource, *, bundles: Sequence[Bundle], device: str) -> 
 
 def _masks(stack: Stack, bundles: Sequence[Bundle], device: str) -> Iterator[tuple[str, Stack]]:
     """Every method's mask on the stack's own grid."""
-    first = bundles[0]
-    models, entries = first.models(stack.view, device), first.description["views"][stack.view]["segmenters"]
-    proposal = propose_stack(stack, models)
-    for method, pool in pools([(e["network"], e["validation_dice"]["RV"]) for e in entries], models.consensus).items():
-        yield method, _selected(proposal, pool, first, device)
-    for refined in bundles[1:]:
-        again = propose_stack(stack, refined.models(stack.view, device))
-        yield REFINED, _selected(again, range(len(again.masks)), refined, device)
+    for number, bundle in enumerate(bundles):
+        models, entries = bundle.models(stack.view, device), bundle.description["views"][stack.view]["segmenters"]
+        proposal = propose_stack(stack, models)
+        found = pools([(e["network"], e["validation_dice"]["RV"]) for e in entries], models.consensus)
+        for method, pool in found.items():
+            if number == 0:
+                yield method, _selected(proposal, pool, bundle, device)
+            elif method.startswith(SELECTED):
+                yield method.replace(SELECTED, REFINED), _selected(proposal, pool, bundle, device)
 
 
 def pools(networks: Sequence[tuple[str, float]], consensus: bool) -> dict[str, list[int]]:

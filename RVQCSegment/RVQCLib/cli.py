@@ -20,6 +20,7 @@ from RVQCLib.commands import (
     demo,
     evaluate,
     info,
+    mms2,
     phantom,
     refine,
     reformat,
@@ -30,7 +31,7 @@ from RVQCLib.commands import (
 from RVQCLib.files import Cancelled, RVQCError
 
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 3
-COMMANDS = (segment, batch, evaluate, ablation, train, refine, calibrate, reviews, info, phantom, reformat, demo)
+COMMANDS = (segment, batch, evaluate, ablation, train, refine, calibrate, reviews, info, mms2, phantom, reformat, demo)
 
 log = logging.getLogger(__name__)
 

@@ -257,6 +257,12 @@ def write_phantom(
     return [folder / row[0] for row in rows]
 
 
+def challenge_diseases(n: int, *, unseen_from: int) -> list[str]:
+    """The diseases of `n` studies in the plan of M&Ms-2: in turn, but two of them only from study `unseen_from` on."""
+    early = [DISEASES[k % len(DISEASES[:-2])] for k in range(min(n, unseen_from - 1))]
+    return early + [DISEASES[k % len(DISEASES)] for k in range(n - len(early))]
+
+
 def _write_table(rows: list[tuple], path: Path) -> None:
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([("SUBJECT_CODE", "DISEASE", "VENDOR", "SCANNER", "FIELD"), *rows])

@@ -72,8 +72,9 @@ def test_from_end_to_end(tiny_acdc: Path, calibrated: Path, tmp_path: Path, caps
     methods = said["views"]["SA"]
     assert {SINGLE, SELECTED, REFINED} <= set(methods)
     # The refined bundle is the bundle itself here, so that it must do what the selection did.
-    for structure in STRUCTURES:
-        assert methods[REFINED][structure] == methods[SELECTED][structure]
+    for network in ("", ", BN1", ", BN2"):
+        for structure in STRUCTURES:
+            assert methods[REFINED + network][structure] == methods[SELECTED + network][structure]
     with open(tmp_path / "out" / "ablation.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == sum(found["n_stacks"] for found in methods.values()) and methods[SINGLE]["n_stacks"] == 20

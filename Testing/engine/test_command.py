@@ -242,7 +242,7 @@ def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["segment", "batch", "evaluate", "train", "calibrate", "reviews", "info", "phantom", "demo"]
+    "command", ["segment", "batch", "evaluate", "train", "calibrate", "reviews", "info", "mms2", "phantom", "demo"]
 )
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

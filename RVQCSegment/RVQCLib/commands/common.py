@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from RVQCLib.files import RVQCError
+
 
 class Progress:
     """Events of a running job on stderr: one live line on a terminal, one JSON object a line elsewhere.
@@ -87,6 +89,51 @@ def allow_option(parser: argparse.ArgumentParser) -> None:
 def jobs_option(parser: argparse.ArgumentParser) -> None:
     """``--jobs``, as `parallel.in_order` takes it."""
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
+
+
+def network_options(parser: argparse.ArgumentParser) -> None:
+    """``--set``, ``--spacing``, ``--size``, ``--precision``: what networks are made of and what they see."""
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NETWORK.PARAMETER=VALUE",
+        help="other parameters of a network, AE for the QC module: BN1.stages=5 AE.width=24",
+    )
+    parser.add_argument("--spacing", type=float, default=1.5, help="mm of a pixel that the networks see")
+    parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
+    )
+
+
+def network_parameters(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """``BN1.stages=5`` … as parameters by network; values are JSON, or else text.
+
+    Raises
+    ------
+    RVQCError
+        A setting names no parameter.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        left, equals, value = setting.partition("=")
+        network, dot, name = left.rpartition(".")
+        if not (equals and dot and network and name):
+            raise RVQCError(f"--set {setting} names no parameter; write it like BN1.stages=5.")
+        try:
+            found.setdefault(network, {})[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found.setdefault(network, {})[name] = value
+    return found
+
+
+def check_field(args: argparse.Namespace) -> None:
+    """Raise RVQCError where ``--size`` and ``--spacing`` are none that networks can have."""
+    if args.size < 64 or args.size % 32 or not 0.2 <= args.spacing <= 10:
+        raise RVQCError(
+            f"--size {args.size} and --spacing {args.spacing:g} make no field; give a multiple of 32 from 64, and 0.2 to 10 mm."
+        )
 
 
 def split_option(parser: argparse.ArgumentParser) -> None:

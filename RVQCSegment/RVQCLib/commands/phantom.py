@@ -21,6 +21,12 @@ def add(commands: Any) -> None:
     parser.add_argument("-n", type=int, default=2, help="how many studies")
     parser.add_argument("--seed", type=int, default=0, help="seed of anatomy and contrast")
     parser.add_argument("--dilated-rv", action="store_true", help="dilated right ventricles")
+    parser.add_argument(
+        "--unseen-from",
+        type=int,
+        metavar="N",
+        help="the plan of M&Ms-2: the diseases DRV and TRI only from study N on (161 of 360 in the challenge)",
+    )
     parser.add_argument("--views", nargs="+", default=["SA", "LA"], choices=("SA", "LA"), help="views to write")
     parser.add_argument(
         "--variety",
@@ -31,12 +37,21 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from RVQCLib.phantom import write_phantom
+    from RVQCLib.phantom import challenge_diseases, write_phantom
 
     if not 0 <= args.variety <= 2:
         raise RVQCError(f"--variety is {args.variety:g}; give a number from 0 to 2.")
+    if args.unseen_from is not None and not 1 < args.unseen_from <= args.n:
+        raise RVQCError(f"--unseen-from is {args.unseen_from}; give a number from 2 to -n, which is {args.n}.")
+    plan = {"diseases": challenge_diseases(args.n, unseen_from=args.unseen_from)} if args.unseen_from else {}
     studies = write_phantom(
-        args.output, args.n, args.seed, dilated_rv=args.dilated_rv, views=tuple(args.views), variety=args.variety
+        args.output,
+        args.n,
+        args.seed,
+        dilated_rv=args.dilated_rv,
+        views=tuple(args.views),
+        variety=args.variety,
+        **plan,
     )
     if not args.json:
         say(f"{args.n} phantom studies are in {args.output}")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from RVQCLib.commands.common import Progress, allow_option, command, say
+from RVQCLib.commands.common import (
+    Progress,
+    allow_option,
+    check_field,
+    command,
+    network_options,
+    network_parameters,
+    say,
+)
 from RVQCLib.files import RVQCError
 
 
@@ -28,13 +35,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full"
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NETWORK.PARAMETER=VALUE",
-        help="other parameters of a network, AE for the QC module: BN1.stages=5 AE.width=24",
-    )
+    network_options(parser)
     parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
     parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
@@ -47,8 +48,6 @@ def add(commands: Any) -> None:
         help="begin from the networks of this bundle, which must be the same; 0 epochs take one over as it is",
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="the highest of the schedule")
-    parser.add_argument("--spacing", type=float, default=1.5, help="mm of a pixel that the networks see")
-    parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
     parser.add_argument("--validation", type=float, default=0.2, help="share of the studies to choose and calibrate by")
     parser.add_argument("--test", type=float, default=0.2, help="share of the studies that is left for a test")
     parser.add_argument(
@@ -60,9 +59,6 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
     parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
-    parser.add_argument(
-        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
-    )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of the cores")
     parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
     parser.add_argument("--citation", help="what to cite when the bundle is used")
@@ -71,26 +67,7 @@ def add(commands: Any) -> None:
     allow_option(parser)
 
 
-def _parameters(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """``BN1.stages=5`` … as parameters by network; values are JSON, or else text."""
-    found: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        left, equals, value = setting.partition("=")
-        network, dot, name = left.rpartition(".")
-        if not (equals and dot and network and name):
-            raise RVQCError(f"--set {setting} names no parameter; write it like BN1.stages=5.")
-        try:
-            found.setdefault(network, {})[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found.setdefault(network, {})[name] = value
-    return found
-
-
-def _check_field(args: argparse.Namespace) -> None:
-    if args.size < 64 or args.size % 32 or not 0.2 <= args.spacing <= 10:
-        raise RVQCError(
-            f"--size {args.size} and --spacing {args.spacing:g} make no field; give a multiple of 32 from 64, and 0.2 to 10 mm."
-        )
+def _check_shares(args: argparse.Namespace) -> None:
     if min(args.validation, args.test) < 0 or args.validation + args.test >= 1:
         raise RVQCError("--validation and --test leave nothing to train on; give shares whose sum is below 1.")
 
@@ -99,13 +76,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.slices import Sampling
     from RVQCLib.training import Terms, TrainingConfig, train_bundle
 
-    _check_field(args)
-
+    check_field(args)
+    _check_shares(args)
     config = TrainingConfig(
         view=args.view,
         networks=tuple(args.network),
         width=args.width,
-        parameters=_parameters(args.set),
+        parameters=network_parameters(args.set),
         m_best=args.m_best,
         consensus=not args.no_consensus,
         epochs=args.epochs,
