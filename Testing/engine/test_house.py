@@ -47,17 +47,8 @@ ORDER = [
     *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),
     *("adaptation", "refinement", "reviews", "manifest", "cohort_table", "thumbnail", "study_task", "processes"),
     *("cluster", "cohort_page", "cohort_files", "cohort"),
-    *(
-        "qc_statistics",
-        "qc_evaluation",
-        "evaluation",
-        "ablation",
-        "challenge",
-        "challenge_tables",
-        "mms2",
-        "info",
-        "demo",
-    ),
+    *("qc_statistics", "qc_evaluation", "evaluation", "ablation"),
+    *("challenge", "challenge_tables", "mms2", "card", "info", "demo"),
     *("jobs", "worker", "commands", "cli"),
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""

@@ -7,17 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.commands.common import command, say
+from RVQCLib.files import RVQCError
 
 
 def add(commands: Any) -> None:
     parser = command(commands, "info", run, "Say what a bundle or a study is.", "rvqc info my-bundle --plot log.svg")
     parser.add_argument("path", help="a bundle, a study or a folder of studies")
     parser.add_argument("--plot", help="write the training log of a bundle, or of a running training, as an SVG")
+    parser.add_argument("--card", metavar="FILE", help="write the model card of a bundle as Markdown")
+    parser.add_argument(
+        "--evaluation",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="what 'rvqc evaluate' wrote of this bundle, for the results and known failures of --card",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from RVQCLib.bundle import load_bundle
+    from RVQCLib.card import write_card
     from RVQCLib.info import describe
 
+    if args.evaluation and not args.card:
+        raise RVQCError("--evaluation is for the model card; give --card FILE too.")
+    if args.card:
+        write_card(load_bundle(args.path), args.card, args.evaluation)
     answer, text = describe(Path(args.path), plot=args.plot)
     if not args.json:
         say(text)

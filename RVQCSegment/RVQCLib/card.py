@@ -1,0 +1,193 @@
+"""A bundle's model card in Markdown, made from ``bundle.json`` and, where given, from what `rvqc evaluate` wrote of it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.bundle import Bundle
+from RVQCLib.files import RVQCError, read_json, whole_file
+from RVQCLib.stack import STRUCTURES
+
+WORST = 5
+"""How many stacks, those of the lowest RV Dice, are named as failures."""
+_VIEWS = {"SA": "Short axis (SA)", "LA": "Long axis, four chambers (LA)"}
+_STRUCTURES = {"RV": "RV cavity", "LV": "LV cavity", "MYO": "LV myocardium"}
+_MEASURES = (("dice", "Dice", 3), ("hd_mm", "HD (3-D, mm)", 1), ("hd95_mm", "HD95 (mm)", 1))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `rvqc evaluate` wrote of a bundle: its summary, and a row a stack."""
+
+    summary: dict[str, Any]
+    rows: list[dict[str, str]]
+
+
+def write_card(bundle: Bundle, target: str | Path, evaluations: Sequence[str | Path] = ()) -> None:
+    """Write the card of `bundle` to `target`; `evaluations` are output folders of `rvqc evaluate` with this bundle.
+
+    Raises
+    ------
+    RVQCError
+        A folder is no evaluation, or one of another bundle.
+    """
+    measured = [read_evaluation(bundle, Path(folder)) for folder in evaluations]
+    with whole_file(target) as part:
+        part.write_text(card(bundle, measured), encoding="utf-8")
+
+
+def read_evaluation(bundle: Bundle, folder: Path) -> Measured:
+    """Read an output folder of `rvqc evaluate`; raises as `write_card`."""
+    summary = read_json(folder / "summary.json")
+    try:
+        of = summary["bundle"]
+        with open(folder / "stacks.csv", newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (KeyError, TypeError, OSError) as error:
+        raise RVQCError(f"{folder} is no evaluation ({error}); give the folder that 'rvqc evaluate' wrote.") from error
+    if of["hash"] != bundle.hash:
+        raise RVQCError(
+            f"{folder} is the evaluation of another bundle ({of['name']}, {of['hash'][:12]}); evaluate {bundle.path} anew."
+        )
+    return Measured(summary, rows)
+
+
+def card(bundle: Bundle, measured: Sequence[Measured] = ()) -> str:
+    """The card as Markdown. What no file says is said to be unknown."""
+    lines = [*_head(bundle)]
+    for view in bundle.views:
+        lines += _view(bundle, view)
+    for one in measured:
+        lines += [*_results(bundle, one), *_failures(one)]
+    if not measured:
+        lines += ["## Results and known failures", "", "No evaluation was given when this card was made.", ""]
+    return "\n".join(lines)
+
+
+def _head(bundle: Bundle) -> Iterator[str]:
+    said = bundle.description
+    yield from (f"# {bundle.name}", "", "*Made by `rvqc info --card` from the bundle's own files.*", "")
+    yield from (f"**Intended use.** {said['intended_use']}", "")
+    yield from (f"**Licence.** {said['license'].rstrip('.')}.", "")
+    if said.get("citation"):
+        yield from (f"**Cite.** {said['citation'].rstrip('.')}.", "")
+    versions = f"RVQC {said.get('rvqc', 'of unknown version')}, torch {said.get('torch', 'of unknown version')}"
+    yield from (f"Made {said['created']} with {versions}; hash `{bundle.hash}`.", "")
+    if said.get("parent"):
+        yield from (f"Refined from `{_parent(said['parent'])}`.", "")
+
+
+def _parent(parent: Any) -> str:
+    return f"{parent.get('name', '')} {parent.get('hash', '')}".strip() if isinstance(parent, Mapping) else str(parent)
+
+
+def _view(bundle: Bundle, view: str) -> Iterator[str]:
+    part = bundle.description["views"][view]
+    yield from (f"## {_VIEWS.get(view, view)}", "")
+    if part.get("caution"):
+        yield from (f"**Caution:** {part['caution'].rstrip('.')}.", "")
+    yield from (*_data(part), "")
+    yield from ("| network | of run | epoch | validation Dice |", "|---|---|---|---|")
+    for number, entry in enumerate(part["segmenters"], start=1):
+        dice = _values(entry["validation_dice"])
+        yield f"| candidate {number}: {entry['network']} {entry['parameters']} | {entry['run']} | {entry['epoch']} | {dice} |"
+    ceiling = _values(part["qc"]["ceiling"])
+    yield f"| QC module {part['qc']['network']} | {part['qc']['run']} | {part['qc']['epoch']} | {ceiling} (of true masks) |"
+    sampling, pool = part["sampling"], "and their mean" if part.get("consensus") else "without their mean"
+    field = f"{sampling['size']} x {sampling['size']} pixels of {sampling['spacing_mm']:g} mm"
+    yield from ("", f"The candidates, {pool}, are selected from; they see {field} around the heart.", "")
+    yield from (_calibration(part.get("calibration")), "")
+
+
+def _data(part: Mapping[str, Any]) -> Iterator[str]:
+    training = part.get("training", {})
+    parts = training.get("split", {})
+    counts = ", ".join(f"{len(parts.get(name, ()))} {name}" for name in ("train", "validation", "test"))
+    yield f"Data: {training.get('data', 'unknown')}; studies: {counts}. The split by name is in `bundle.json`."
+    config = training.get("config")
+    if config is None:
+        return
+    groups = [name for name in config.get("leave_out", ()) if name not in parts.get("test", ())]
+    if groups:
+        yield f"Left out of training: {', '.join(groups)}."
+    start = f", from the weights of bundle `{config['start'][:12]}`" if config.get("start") else ""
+    corrupted = f"{100 * config['corruption']:g} % of R's inputs were corrupted masks"
+    yield (
+        f"{config['epochs']} epochs of the candidates{start}, {config['qc_epochs']} of R, seed {config['seed']}, "
+        f"{config['precision']}; {corrupted}."
+    )
+
+
+def _calibration(calibration: Mapping[str, Any] | None) -> str:
+    if not calibration:
+        return "**Not calibrated:** its masks cannot be judged until `rvqc calibrate` was run."
+    trust = calibration.get("trust", {}).get("RV", {})
+    words = (
+        f"Calibrated on {calibration['n_stacks']} stacks of {calibration['n_studies']} studies ({calibration['date']})"
+    )
+    if trust.get("note"):
+        return f"{words}. {trust['note']}"
+    if not trust:
+        return f"{words}."
+    return (
+        f"{words}; an RV is trusted from a predicted Dice of {trust['least']:.3f} on, which "
+        f"{100 * trust['missed_bad']:.0f} % of the stacks with a Dice below {trust['bad_below']:g} and "
+        f"{100 * (trust['good_trusted'] or 0):.0f} % of the others reach."
+    )
+
+
+def _results(bundle: Bundle, one: Measured) -> Iterator[str]:
+    summary = one.summary
+    part = "all studies found" if summary["part"] == "all" else f"the {summary['part']} part"
+    yield from (f"## Results: {summary['data']}, {part}", "")
+    own = {view["training"].get("data") for view in bundle.description["views"].values() if "training" in view}
+    if summary["data"] in own:
+        yield from ("These studies are of the same data set as those of the training, not of other hospitals.", "")
+    yield f"{summary['n_stacks']} stacks of {summary['n_studies']} studies; mean, standard deviation, and in brackets the"
+    yield from (f"95 % bootstrap interval over patients (seed {summary['seed']}).", "")
+    yield from ("| structure | " + " | ".join(name for _, name, _ in _MEASURES) + " |", "|---|---|---|---|")
+    for structure in STRUCTURES:
+        yield f"| {_STRUCTURES[structure]} | {_cells(summary['structures'][structure])} |"
+    yield from ("", "| the RV by | n | " + " | ".join(name for _, name, _ in _MEASURES) + " |", "|---|---|---|---|---|")
+    unseen = set(summary.get("unseen_groups", ()))
+    for name, group in summary["groups"].items():
+        mark = " (not in training)" if name.removeprefix("group ") in unseen else ""
+        yield f"| {name}{mark} | {group['n_stacks']} | {_cells(group['RV'])} |"
+    yield from ("", *_qc(summary.get("qc")))
+
+
+def _qc(qc: Mapping[str, Any] | None) -> Iterator[str]:
+    """How good the judgement is, where the evaluation asked."""
+    for level in ("stack", "slice") if qc else ():
+        said = [f"{key} {value:.3f}" for key, value in qc[level]["combined"].items() if isinstance(value, float)]
+        if said:
+            yield from (f"The QC by {level} (predicted Dice, shifted images included): {', '.join(said)}.", "")
+
+
+def _failures(one: Measured) -> Iterator[str]:
+    """The stacks with the lowest RV Dice, and whether the QC saw it."""
+    worst = sorted(one.rows, key=lambda row: float(row["RV_dice"]))[:WORST]
+    yield from ("## Known failures", "", "The stacks with the lowest RV Dice there, and what the QC said of them:", "")
+    yield from ("| stack | group | RV Dice | RV HD (mm) | predicted Dice | verdict |", "|---|---|---|---|---|---|")
+    for row in worst:
+        stack = f"{row['study']} {row['view']} {row['phase']}"
+        said = f"{float(row['RV_predicted_dice']):.3f}" if row.get("RV_predicted_dice") else "–"
+        real = f"{float(row['RV_dice']):.3f} | {float(row['RV_hd_mm']):.1f}"
+        yield f"| {stack} | {row['group'] or '–'} | {real} | {said} | {row['verdict']} |"
+    yield ""
+
+
+def _values(dice: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
+
+
+def _cells(measures: Mapping[str, Mapping[str, float]]) -> str:
+    words = []
+    for key, _, digits in _MEASURES:
+        m = {name: f"{value:.{digits}f}" for name, value in measures[key].items()}
+        words.append(f"{m['mean']} ± {m['sd']} [{m['low']}, {m['high']}]")
+    return " | ".join(words)

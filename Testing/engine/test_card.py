@@ -1,0 +1,112 @@
+"""The model card: every number in it stands in the bundle's files or in the evaluation, and nothing is made up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny_description, write_tiny_bundle
+
+from RVQCLib.bundle import Bundle, load_bundle, shipped_bundle
+from RVQCLib.card import card, read_evaluation
+from RVQCLib.cli import BAD_INPUT, main
+from RVQCLib.evaluation import MEASURES, summarize, write_csv
+from RVQCLib.files import BundleError, write_json
+from RVQCLib.stack import STRUCTURES
+
+
+def row(study: str, group: str, phase: str, dice: float, hd: float, predicted: float | None) -> dict[str, Any]:
+    head = {"study": study, "group": group, "vendor": "", "view": "SA", "phase": phase}
+    measures = {f"{s}_{m}": dice if m == "dice" else hd for s in STRUCTURES for m in MEASURES}
+    return head | measures | {"verdict": "look", "ood": False, "RV_predicted_dice": predicted}
+
+
+ROWS = [
+    row("p1", "NOR", "ED", 0.90, 8.0, 0.91),
+    row("p1", "NOR", "ES", 0.80, 12.0, 0.85),
+    row("p2", "RV", "ED", 0.70, 20.0, 0.60),
+    row("p2", "RV", "ES", 0.10, 60.0, None),
+    *(row("p3", "NOR", phase, 0.95, 5.0, 0.95) for phase in ("ED", "ES")),
+]
+
+
+def write_evaluation(bundle: Bundle, folder: Path, data: str = "none") -> Path:
+    """What `rvqc evaluate` writes, with ROWS for what it found."""
+    summary = summarize(ROWS, seed=0, resamples=50)
+    summary |= {"bundle": {"name": bundle.name, "hash": bundle.hash}, "data": data, "part": "test", "seed": 0}
+    write_json(folder / "summary.json", {**summary, "unseen_groups": ["RV"]})
+    write_csv(folder / "stacks.csv", ROWS)
+    return folder
+
+
+def test_the_card_says_what_the_files_say(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    bundle = load_bundle(tiny_bundle)
+    found = write_evaluation(bundle, tmp_path / "evaluation")
+    target = tmp_path / "README.md"
+    assert main(["info", str(tiny_bundle), "--card", str(target), "--evaluation", str(found)]) == 0
+    text = target.read_text(encoding="utf-8")
+    assert "bundle tiny" in capsys.readouterr().out
+    for said in (bundle.hash, bundle.description["intended_use"], bundle.description["license"], "0 train"):
+        assert said in text
+    for view in tiny_description()["views"].values():
+        for entry in view["segmenters"]:
+            assert f"{entry['network']} {entry['parameters']}" in text
+    assert text.count("**Not calibrated:**") == 2 and "32 x 32 pixels of 4 mm" in text
+    assert "These studies are of the same data set as those of the training" in text
+    lines = text.splitlines()
+    # By hand: the mean of 0.90, 0.80, 0.70, 0.10, 0.95, 0.95; of the RV group, of 0.70 and 0.10.
+    assert any(line.startswith("| RV cavity | 0.733 ±") for line in lines)
+    assert any(line.startswith("| group RV (not in training) | 2 | 0.400 ± 0.424") for line in lines)
+    assert any(line.startswith("| group NOR | 4 | 0.900 ±") for line in lines)
+    start = lines.index("## Known failures")
+    worst = [line.split(" | ")[0] for line in lines[start:] if line.startswith("| p")]
+    assert worst == ["| p2 SA ES", "| p2 SA ED", "| p1 SA ES", "| p1 SA ED", "| p3 SA ED"]
+    assert (
+        "| p2 SA ES | RV | 0.100 | 60.0 | – | look |" in lines
+        and "| p2 SA ED | RV | 0.700 | 20.0 | 0.600 | look |" in lines
+    )
+
+
+def test_without_an_evaluation_the_card_says_so(tiny_bundle: Path) -> None:
+    text = card(load_bundle(tiny_bundle))
+    assert "No evaluation was given when this card was made." in text and "## Results:" not in text
+
+
+def test_other_data_are_not_called_those_of_the_training(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    measured = read_evaluation(bundle, write_evaluation(bundle, tmp_path, data="another hospital"))
+    text = card(bundle, [measured])
+    assert "## Results: another hospital, the test part" in text and "same data set" not in text
+
+
+def test_the_evaluation_of_another_bundle_is_refused(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = load_bundle(write_tiny_bundle(tmp_path / "other", views=("SA",)))
+    found = write_evaluation(other, tmp_path / "evaluation")
+    target = tmp_path / "card.md"
+    arguments = ["info", str(tiny_bundle), "--card", str(target), "--evaluation"]
+    assert main([*arguments, str(found)]) == BAD_INPUT
+    assert "is the evaluation of another bundle (tiny, " in capsys.readouterr().err
+    (found / "stacks.csv").unlink()
+    assert main([*arguments, str(found)]) == BAD_INPUT
+    assert "is no evaluation" in capsys.readouterr().err
+    shutil.rmtree(found)
+    assert main([*arguments, str(found)]) == BAD_INPUT and not target.exists()
+    assert main(["info", str(tiny_bundle), "--evaluation", str(found)]) == BAD_INPUT
+    assert "give --card FILE too" in capsys.readouterr().err
+
+
+def test_the_shipped_bundle_has_a_card() -> None:
+    try:
+        bundle = load_bundle(shipped_bundle())
+    except BundleError as error:
+        pytest.skip(f"there is no shipped bundle to look into: {error}")
+    text = card(bundle)
+    assert "CC BY-NC-SA 4.0" in text and "doi 10.1109/TMI.2018.2837502" in text
+    for view in bundle.views:
+        calibration = bundle.description["views"][view]["calibration"]
+        assert f"Calibrated on {calibration['n_stacks']} stacks of {calibration['n_studies']} studies" in text
+    assert bundle.cautions["LA"] in text
