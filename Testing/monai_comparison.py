@@ -1,0 +1,177 @@
+"""BN1 of RVQC against MONAI's U-Net of the same size: the same patients, augmentation, budget and locator, in one run.
+
+Both networks are runs of one `rvqc train` (MONAI's through the door for foreign networks), each with its own best epoch on the
+validation part; both segment the patients of the test part, which neither saw. MONAI's has no deep supervision, because it
+gives its finest output only. Differences are paired stack by stack; their intervals resample patients, over all seeds.
+
+Every seed has a split of its own, so that over the seeds more patients are judged than one test part has. Without options
+both have the light width and 40 epochs. A seed that is finished is not done again, a training that was killed goes on. MONAI is among the packages of `pip install rvqc[test]`.
+
+    python Testing/monai_comparison.py ACDC/training --seeds 0 1 2 --out monai_comparison
+    python Testing/monai_comparison.py ACDC/training --width 32 --epochs 200 --device cuda --out full
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from RVQCLib.ablation import SINGLE, ablation
+from RVQCLib.evaluation import MEASURES, interval
+from RVQCLib.files import read_json, whole_file, write_json
+from RVQCLib.networks import build
+from RVQCLib.slices import Sampling
+from RVQCLib.stack import STRUCTURES
+from RVQCLib.training import TrainingConfig, train_bundle
+
+OURS, THEIRS = "BN1", "monai.networks.nets:UNet"
+_NAMES = {"dice": ("Dice", 3), "hd_mm": ("HD, mm", 1), "hd95_mm": ("HD95, mm", 1)}
+
+
+def parameters_of(network: str, parameters: dict[str, Any]) -> int:
+    """How many numbers a network learns."""
+    with torch.device("meta"):  # shapes without numbers
+        model = build(network, parameters, allow=[THEIRS])
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def monai_like(width: int, stages: int) -> dict[str, Any]:
+    """MONAI's U-Net with as many stages as BN1 and, of all widths, the number of parameters nearest to BN1's.
+
+    As in MONAI's tutorials: channels double a stage, two residual units a stage, instance normalization, PReLU.
+    """
+    size = parameters_of(OURS, {"width": width, "stages": stages})
+
+    def of(first: int) -> dict[str, Any]:
+        channels = [min(first * 2**k, first * 16) for k in range(stages)]
+        return {
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": 4,
+            "channels": channels,
+            "strides": [2] * (stages - 1),
+            "num_res_units": 2,
+        }
+
+    return min((of(first) for first in range(2, 2 * width + 9)), key=lambda p: abs(parameters_of(THEIRS, p) - size))
+
+
+def run(args: argparse.Namespace, seed: int) -> list[dict[str, str]]:
+    """Train and judge with one seed: a row a stack and network."""
+    home = Path(args.out) / f"seed{seed}"
+    table = home / "judged" / "ablation.csv"
+    if not table.is_file():
+        config = TrainingConfig(
+            view=args.view,
+            networks=(OURS, THEIRS),
+            width=args.width,
+            parameters={OURS: {"stages": args.stages}, THEIRS: monai_like(args.width, args.stages)},
+            m_best=2,
+            consensus=False,
+            epochs=args.epochs,
+            qc_epochs=1,  # R grades nothing here, but a bundle has one
+            locator_epochs=args.locator_epochs,
+            seed=seed,
+            source_size=args.size * 3 // 2,
+            precision="auto",
+            sampling=Sampling(size=args.size, spacing_mm=args.spacing),
+        )
+        how = {"device": args.device, "allow": [THEIRS], "jobs": args.jobs, "report": _tell}
+        if not (home / "bundle" / "bundle.json").is_file():
+            train_bundle(args.data, home / "bundle", config, **how)
+        ablation(args.data, home / "bundle", table.parent, part="test", **how)
+    with open(table, newline="", encoding="utf-8") as stream:
+        return [{**row, "seed": str(seed)} for row in csv.DictReader(stream) if row["method"] in _methods()]
+
+
+def _methods() -> dict[str, str]:
+    return {f"{SINGLE}, {name}": name for name in (OURS, THEIRS)}
+
+
+def _tell(event: dict[str, Any]) -> None:
+    sys.stderr.write(json.dumps(event) + "\n")
+
+
+def compare_rows(rows: Sequence[dict[str, str]], *, resamples: int = 1000) -> dict[str, Any]:
+    """By structure and measure: the mean of either network and the paired difference, ours minus theirs."""
+    methods = _methods()
+    stacks: dict[str, dict[tuple[str, ...], dict[str, str]]] = {OURS: {}, THEIRS: {}}
+    for row in rows:
+        stacks[methods[row["method"]]][row["seed"], row["study"], row["view"], row["phase"]] = row
+    keys = sorted(stacks[OURS])
+    patients = [study for _, study, _, _ in keys]
+    found: dict[str, Any] = {"n_stacks": len(keys), "n_patients": len(set(patients)), "structures": {}}
+    for structure in STRUCTURES:
+        found["structures"][structure] = {}
+        for measure in MEASURES:
+            own = {name: [float(stacks[name][key][f"{structure}_{measure}"]) for key in keys] for name in stacks}
+            gap = [ours - theirs for ours, theirs in zip(own[OURS], own[THEIRS], strict=True)]
+            values = {**own, "difference": gap}
+            found["structures"][structure][measure] = {
+                name: interval(numbers, patients, seed=0, resamples=resamples) for name, numbers in values.items()
+            }
+    return found
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """The table for people."""
+    sizes = " and ".join(f"{name} with {n} parameters" for name, n in found["parameters"].items())
+    text = [f"{sizes}; {found['n_stacks']} stacks of {found['n_patients']} patients, seeds {found['seeds']}.", ""]
+    text += [f"| | {OURS} | MONAI's U-Net | difference, paired |", "|---|---|---|---|"]
+    for structure, measures in found["structures"].items():
+        for measure, row in measures.items():
+            name, digits = _NAMES[measure]
+            cells = [
+                _cell(row[key], digits, "+" if key == "difference" else "") for key in (OURS, THEIRS, "difference")
+            ]
+            text.append(f"| {structure} {name} | " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
+
+
+def _cell(value: dict[str, float], digits: int, sign: str) -> str:
+    mean, low, high = (f"{value[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the seeds that are missing; write ``comparison.json`` and ``comparison.md`` after every one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="a folder of labelled studies")
+    parser.add_argument("--out", default="monai_comparison")
+    parser.add_argument("--view", default="SA", choices=("SA", "LA"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--width", type=int, default=16, help="of BN1; 32 is full")
+    parser.add_argument("--stages", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--locator-epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--spacing", type=float, default=1.5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_args(arguments)
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "seeds", "jobs", "data")}
+    mark = Path(args.out) / "settings.json"
+    if mark.exists() and read_json(mark) != settings:
+        parser.error(f"{args.out} holds a comparison with other settings; name another --out.")
+    write_json(mark, settings)
+    ours = {"width": args.width, "stages": args.stages}
+    sizes = {OURS: parameters_of(OURS, ours), THEIRS: parameters_of(THEIRS, monai_like(args.width, args.stages))}
+    rows: list[dict[str, str]] = []
+    for number, seed in enumerate(args.seeds, start=1):
+        rows += run(args, seed)
+        found = {"settings": settings, "seeds": args.seeds[:number], "parameters": sizes, **compare_rows(rows)}
+        write_json(Path(args.out) / "comparison.json", found)
+        with whole_file(Path(args.out) / "comparison.md") as part:
+            part.write_text(as_markdown(found), encoding="utf-8")
+    sys.stdout.write(as_markdown(found))
+
+
+if __name__ == "__main__":
+    main()
