@@ -14,8 +14,6 @@ both have the light width and 40 epochs. A seed that is finished is not done aga
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,13 +23,14 @@ import torch
 
 from RVQCLib.ablation import SINGLE, ablation
 from RVQCLib.evaluation import MEASURES, interval
-from RVQCLib.files import read_json, whole_file, write_json
+from RVQCLib.files import whole_file, write_json
 from RVQCLib.networks import build
-from RVQCLib.slices import Sampling
 from RVQCLib.stack import STRUCTURES
-from RVQCLib.training import TrainingConfig, train_bundle
+from RVQCLib.training import train_bundle
+from trials import cell, claim, config_of, read_rows, tell, trial_options
 
 OURS, THEIRS = "BN1", "monai.networks.nets:UNet"
+METHODS = {f"{SINGLE}, {name}": name for name in (OURS, THEIRS)}
 _NAMES = {"dice": ("Dice", 3), "hd_mm": ("HD, mm", 1), "hd95_mm": ("HD95, mm", 1)}
 
 
@@ -68,43 +67,20 @@ def run(args: argparse.Namespace, seed: int) -> list[dict[str, str]]:
     home = Path(args.out) / f"seed{seed}"
     table = home / "judged" / "ablation.csv"
     if not table.is_file():
-        config = TrainingConfig(
-            view=args.view,
-            networks=(OURS, THEIRS),
-            width=args.width,
-            parameters={OURS: {"stages": args.stages}, THEIRS: monai_like(args.width, args.stages)},
-            m_best=2,
-            consensus=False,
-            epochs=args.epochs,
-            qc_epochs=1,  # R grades nothing here, but a bundle has one
-            locator_epochs=args.locator_epochs,
-            seed=seed,
-            source_size=args.size * 3 // 2,
-            precision="auto",
-            sampling=Sampling(size=args.size, spacing_mm=args.spacing),
-        )
-        how = {"device": args.device, "allow": [THEIRS], "jobs": args.jobs, "report": _tell}
+        parameters = {OURS: {"stages": args.stages}, THEIRS: monai_like(args.width, args.stages)}
+        config = config_of(args, seed, networks=(OURS, THEIRS), parameters=parameters, m_best=2, consensus=False)
+        how: dict[str, Any] = {"device": args.device, "allow": [THEIRS], "jobs": args.jobs, "report": tell}
         if not (home / "bundle" / "bundle.json").is_file():
             train_bundle(args.data, home / "bundle", config, **how)
         ablation(args.data, home / "bundle", table.parent, part="test", **how)
-    with open(table, newline="", encoding="utf-8") as stream:
-        return [{**row, "seed": str(seed)} for row in csv.DictReader(stream) if row["method"] in _methods()]
-
-
-def _methods() -> dict[str, str]:
-    return {f"{SINGLE}, {name}": name for name in (OURS, THEIRS)}
-
-
-def _tell(event: dict[str, Any]) -> None:
-    sys.stderr.write(json.dumps(event) + "\n")
+    return [{**row, "seed": str(seed)} for row in read_rows(table) if row["method"] in METHODS]
 
 
 def compare_rows(rows: Sequence[dict[str, str]], *, resamples: int = 1000) -> dict[str, Any]:
     """By structure and measure: the mean of either network and the paired difference, ours minus theirs."""
-    methods = _methods()
     stacks: dict[str, dict[tuple[str, ...], dict[str, str]]] = {OURS: {}, THEIRS: {}}
     for row in rows:
-        stacks[methods[row["method"]]][row["seed"], row["study"], row["view"], row["phase"]] = row
+        stacks[METHODS[row["method"]]][row["seed"], row["study"], row["view"], row["phase"]] = row
     keys = sorted(stacks[OURS])
     patients = [study for _, study, _, _ in keys]
     found: dict[str, Any] = {"n_stacks": len(keys), "n_patients": len(set(patients)), "structures": {}}
@@ -128,39 +104,17 @@ def as_markdown(found: dict[str, Any]) -> str:
     for structure, measures in found["structures"].items():
         for measure, row in measures.items():
             name, digits = _NAMES[measure]
-            cells = [
-                _cell(row[key], digits, "+" if key == "difference" else "") for key in (OURS, THEIRS, "difference")
-            ]
+            cells = [cell(row[key], digits, "+" if key == "difference" else "") for key in (OURS, THEIRS, "difference")]
             text.append(f"| {structure} {name} | " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
-
-
-def _cell(value: dict[str, float], digits: int, sign: str) -> str:
-    mean, low, high = (f"{value[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the seeds that are missing; write ``comparison.json`` and ``comparison.md`` after every one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="a folder of labelled studies")
-    parser.add_argument("--out", default="monai_comparison")
-    parser.add_argument("--view", default="SA", choices=("SA", "LA"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--width", type=int, default=16, help="of BN1; 32 is full")
-    parser.add_argument("--stages", type=int, default=6)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--locator-epochs", type=int, default=12)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--spacing", type=float, default=1.5)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1)
+    trial_options(parser, "monai_comparison")
     args = parser.parse_args(arguments)
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "seeds", "jobs", "data")}
-    mark = Path(args.out) / "settings.json"
-    if mark.exists() and read_json(mark) != settings:
-        parser.error(f"{args.out} holds a comparison with other settings; name another --out.")
-    write_json(mark, settings)
+    settings = claim(args)
     ours = {"width": args.width, "stages": args.stages}
     sizes = {OURS: parameters_of(OURS, ours), THEIRS: parameters_of(THEIRS, monai_like(args.width, args.stages))}
     rows: list[dict[str, str]] = []

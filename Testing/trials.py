@@ -1,0 +1,83 @@
+"""What the comparisons that train share: their options, the configuration these make, a folder that remembers them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from RVQCLib.files import RVQCError, read_json, write_json
+from RVQCLib.slices import Sampling
+from RVQCLib.training import TrainingConfig
+
+FREE = ("data", "out", "seeds", "groups", "jobs")
+"""Options that may change between two calls which fill one folder."""
+
+
+def trial_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Data, folder, seeds, and everything that decides the size of a training."""
+    parser.add_argument("data", help="a folder of labelled studies")
+    parser.add_argument("--out", default=out, help="folder of trainings, tables and what was judged; resumes")
+    parser.add_argument("--view", default="SA", choices=("SA", "LA"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--width", type=int, default=16, help="32 (BN1) and 48 (BN2) are full")
+    parser.add_argument("--stages", type=int, default=6, help="of BN1")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--qc-epochs", type=int, default=1, help="of R, which grades nothing in these comparisons")
+    parser.add_argument("--locator-epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, default=128, help="pixels of the networks' field")
+    parser.add_argument("--spacing", type=float, default=1.5, help="mm of such a pixel")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1)
+
+
+def config_of(args: argparse.Namespace, seed: int, **more: Any) -> TrainingConfig:
+    """The configuration that the options make; `more` are further fields of it."""
+    return TrainingConfig(
+        view=args.view,
+        width=args.width,
+        epochs=args.epochs,
+        qc_epochs=args.qc_epochs,
+        locator_epochs=args.locator_epochs,
+        seed=seed,
+        source_size=args.size * 3 // 2,
+        precision="auto",
+        sampling=Sampling(size=args.size, spacing_mm=args.spacing),
+        **more,
+    )
+
+
+def claim(args: argparse.Namespace) -> dict[str, Any]:
+    """Make ``--out`` the folder of these options, and return those that decide the result.
+
+    Raises
+    ------
+    RVQCError
+        It was filled with other ones.
+    """
+    settings = {key: value for key, value in vars(args).items() if key not in FREE}
+    mark = Path(args.out) / "settings.json"
+    if mark.exists() and read_json(mark) != settings:
+        raise RVQCError(f"{args.out} holds a comparison with other options; name another --out.")
+    write_json(mark, settings)
+    return settings
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a table that `rvqc` wrote."""
+    with open(table, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def tell(event: dict[str, Any]) -> None:
+    """Progress: a line of JSON on stderr."""
+    sys.stderr.write(json.dumps(event) + "\n")
+
+
+def cell(value: dict[str, float], digits: int, sign: str = "") -> str:
+    """Mean and interval for a table."""
+    mean, low, high = (f"{value[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
