@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -48,7 +49,7 @@ class Review:
 
     def __post_init__(self) -> None:
         wrong = [f.name for f in fields(self) if not isinstance(getattr(self, f.name), str)]
-        missing = [name for name in ("study", "view", "phase", "reviewer") if not getattr(self, name)]
+        missing = [name for name in ("study", "view", "phase", "reviewer") if not str(getattr(self, name)).strip()]
         if wrong or missing:
             raise RVQCError(f"A review of '{self.study}' needs text for {', '.join(wrong or missing)}; fill it in.")
         if self.decision not in DECISIONS:
@@ -57,7 +58,12 @@ class Review:
     @property
     def judged(self) -> tuple[str, str, str, str]:
         """What was looked at: study, view, phase, and the mask's hash; another mask of the stack is another thing."""
-        return self.study, self.view, self.phase, self.mask_sha256
+        return self.study, self.view, self.phase, self.mask_sha256.lower()
+
+    @property
+    def person(self) -> str:
+        """Who it is, however they type their name: capitals, spaces and ways to compose a letter do not tell people apart."""
+        return " ".join(unicodedata.normalize("NFKC", self.reviewer).casefold().split())
 
 
 def append_review(path: str | os.PathLike, review: Review) -> None:
@@ -111,7 +117,8 @@ def _lines(path: str | os.PathLike) -> Iterator[tuple[int, Review | None]]:
 def summarize(reviews: Sequence[Review]) -> dict[str, Any]:
     """Counts, every pair of reviewers' agreement, and what they dispute.
 
-    The last line of a reviewer on a mask counts. Two reviewers are compared on the masks, by hash, that both judged.
+    The last line of a reviewer on a mask counts. Two reviewers are compared on the masks, by hash, that both judged. A
+    reviewer is a `Review.person`, named as they first signed.
 
     Returns
     -------
@@ -121,8 +128,10 @@ def summarize(reviews: Sequence[Review]) -> dict[str, Any]:
         ``decisions`` by reviewer).
     """
     last: dict[str, dict[tuple[str, ...], str]] = {}
+    names: dict[str, str] = {}
     for review in reviews:
-        last.setdefault(review.reviewer, {})[review.judged] = review.decision
+        name = names.setdefault(review.person, " ".join(review.reviewer.split()))
+        last.setdefault(name, {})[review.judged] = review.decision
     masks = dict.fromkeys(review.judged for review in reviews)
     opinions = {mask: {name: said[mask] for name, said in sorted(last.items()) if mask in said} for mask in masks}
     return {

@@ -41,7 +41,9 @@ def test_no_log_is_no_reviews(tmp_path: Path) -> None:
     assert read_reviews(tmp_path / "reviews.jsonl") == ()
 
 
-@pytest.mark.parametrize("wrong", [{"decision": "ok"}, {"reviewer": ""}, {"study": ""}, {"note": None}])
+@pytest.mark.parametrize(
+    "wrong", [{"decision": "ok"}, {"reviewer": ""}, {"reviewer": "  "}, {"study": ""}, {"note": None}]
+)
 def test_a_review_cannot_be_built_wrong(wrong: dict) -> None:
     with pytest.raises(RVQCError):
         review(**wrong)
@@ -118,6 +120,16 @@ def test_the_summary_compares_the_last_word_on_the_same_mask() -> None:
     assert summary["disputed"] == [
         {"study": "2", "view": "SA", "phase": "ED", "decisions": {"anna": "accepted", "bela": "rejected"}}
     ]
+
+
+def test_one_person_is_one_reviewer_however_the_name_is_typed() -> None:
+    for names in (("Ada", "ada", " Ada "), ("Ada  Müller", "ada mu\u0308ller", "ADA\tMÜLLER"), ("Weiß", "WEISS")):
+        said = [review(str(n), reviewer=name, mask_sha256="m") for n, name in enumerate(names)]
+        said.append(review("0", "rejected", names[-1], mask_sha256="M"))
+        summary, shown = summarize(said), names[0].replace("  ", " ")
+        assert list(summary["reviewers"]) == [shown] and summary["agreement"] == summary["disputed"] == []
+        assert summary["reviewers"][shown]["rejected"] == 1
+    assert len(summarize([review(), review(reviewer="Anna B.")])["reviewers"]) == 2
 
 
 def test_the_command_says_it_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
