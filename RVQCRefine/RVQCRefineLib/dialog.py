@@ -63,6 +63,8 @@ class RefineDialog:
     def close(self) -> None:
         """The module goes: end what runs, and the window."""
         self.review.leave()
+        self.folder.close()
+        self.settings.close()
         self._shortcuts.remove()
         self.session.shut()
         self.window.close()
@@ -137,7 +139,7 @@ class RefineDialog:
         begun = session.run is not None
         batch = session.batch is not None
         allowed = (not batch, (begun and session.request is not None) or (self.folder.ready and not batch), begun,
-                   batch or (begun and bool(session.run.studies())))  # fmt: skip
+                   batch or (begun and session.run.has_studies()))  # fmt: skip
         for number, button in enumerate(self.steps):
             button.enabled, button.checked = allowed[number], number == page
         starts = page == SETTINGS and not begun

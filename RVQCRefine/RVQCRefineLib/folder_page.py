@@ -23,6 +23,7 @@ class FolderPage:
 
     def __init__(self, session: Session) -> None:
         self._session, self._filling = session, False
+        self._shown: list[tuple[dict[str, Any], bool, bool]] = []
         self.widget = qt.QWidget()
         column = qt.QVBoxLayout(self.widget)
         self.path = ctk.ctkPathLineEdit()
@@ -71,6 +72,10 @@ class FolderPage:
         """Whether there is something to go on with."""
         return bool(self._session.usable) and not self._session.scanning
 
+    def close(self) -> None:
+        """The dialog goes: a folder that was just typed is not looked through any more."""
+        self._timer.stop()
+
     def _on_path(self, path: str) -> None:
         if not self._filling:
             self._timer.start()
@@ -98,28 +103,39 @@ class FolderPage:
             part.enabled = free
         # A run of the command does not say where its images are: then the folder can still be shown to it.
         self.path.enabled = self.again.enabled = free or (session.run is not None and session.request is None)
-        studies = session.studies or []
-        self.table.setRowCount(len(studies))
-        for row, study in enumerate(studies):
-            self._fill(row, study, free)
-        self.table.resizeColumnsToContents()
-        self.table.horizontalHeader().stretchLastSection = True
+        self._fill_table(free)
         self._filling = False
         self._count()
 
-    def _fill(self, row: int, study: dict[str, Any], free: bool) -> None:
-        problems = " ".join(study["problems"])
-        use = qt.QTableWidgetItem("")
-        use.setCheckState(qt.Qt.Unchecked if problems or study["study"] in self._session.left_out else qt.Qt.Checked)
-        use.setFlags(
-            qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled if free and not problems else qt.Qt.ItemIsSelectable
-        )
-        texts = (study["study"], _phases(study, "SA"), _phases(study, "LA"), problems)
-        self.table.setItem(row, 0, use)
+    def _fill_table(self, free: bool) -> None:
+        """Bring the table up to date; only rows that changed are touched, since there may be thousands."""
+        left_out, before = self._session.left_out, self._shown
+        self._shown = [(s, s["study"] not in left_out, free) for s in self._session.studies or ()]
+        self.table.setRowCount(len(self._shown))
+        written = False
+        for row, now in enumerate(self._shown):
+            was = before[row] if row < len(before) else None
+            if was is None or (was[0] is not now[0] and was[0] != now[0]):
+                self._write(row, now[0])
+                written, was = True, None
+            if was is None or was[1:] != now[1:]:
+                self._tick(row, *now)
+        if written:
+            self.table.resizeColumnsToContents()
+            self.table.horizontalHeader().stretchLastSection = True
+
+    def _write(self, row: int, study: dict[str, Any]) -> None:
+        texts = (study["study"], _phases(study, "SA"), _phases(study, "LA"), " ".join(study["problems"]))
+        self.table.setItem(row, 0, qt.QTableWidgetItem(""))
         for column, text in enumerate(texts, start=1):
             item = qt.QTableWidgetItem(text)
             item.setToolTip(text)
             self.table.setItem(row, column, item)
+
+    def _tick(self, row: int, study: dict[str, Any], used: bool, free: bool) -> None:
+        use, sound = self.table.item(row, 0), not study["problems"]
+        use.setCheckState(qt.Qt.Checked if used and sound else qt.Qt.Unchecked)
+        use.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled if free and sound else qt.Qt.ItemIsSelectable)
 
     def _count(self) -> None:
         session = self._session
@@ -138,7 +154,9 @@ class FolderPage:
         if not self._filling and item.column() == 0:
             study = self._session.studies[item.row()]
             if not study["problems"]:
-                self._session.tick(study["study"], item.checkState() == qt.Qt.Checked)
+                used = item.checkState() == qt.Qt.Checked
+                self._shown[item.row()] = (study, used, self._shown[item.row()][2])
+                self._session.tick(study["study"], used)
 
     def _tick_all(self, used: bool) -> None:
         names = [study["study"] for study in self._session.studies or [] if not study["problems"]]

@@ -14,7 +14,12 @@ from RVQCRefineLib.rows import Row
 
 OWNER = "RVQC.Refine"
 """Attribute of the nodes that are made here: what they show, so that a later call finds and refills them."""
-_MEASURES = (("RV_predicted_dice", "predicted Dice"), ("RV_pDC", "pDC"), ("RV_pHD_mm", "pHD in mm"))
+_MEASURES = (
+    ("RV_predicted_dice", "predicted Dice", ""),
+    ("RV_pDC", "pDC", "th_low"),
+    ("RV_pHD_mm", "pHD in mm", "th_up"),
+)
+"""Columns of the chosen masks' measures, in words, and the fence that each is judged by."""
 
 
 def epochs_to_scene(name: str, points: Sequence[Point]) -> list[slicer.vtkMRMLPlotChartNode]:
@@ -60,28 +65,76 @@ def review_to_scene(name: str, rows: Sequence[Row]) -> slicer.vtkMRMLPlotChartNo
 def cohort_to_scene(out: str | Path) -> list[slicer.vtkMRMLPlotChartNode]:
     """The ``cohort.csv`` of a batch as a table, and a chart of each measure of the RV over the stacks, worst first.
 
+    The fences of ``run.json`` are lines in the charts of pDC and pHD, by view and phase: those of the bundle (reference)
+    solid, those of the cohort dashed.
+
     Raises
     ------
     RVQCError
-        There is no table, or it cannot be read.
+        There is no table, or a file cannot be read.
     """
     from RVQCLib.cohort_table import read_table
 
     rows, name = read_table(out), Path(out).resolve().name
+    fences = _fences(Path(out))
     columns = {"place": [float(place) for place in range(1, len(rows) + 1)]}
     columns |= {key: _column([row[key] for row in rows]) for key in (rows[0] if rows else ())}
     table = _table(f"{name} cohort", columns)
     charts = []
-    for key, words in _MEASURES:
+    for key, words, limit in _MEASURES:
         if any(row.get(key) is not None for row in rows):
-            series = _series(f"{name} {key}", table, "place", key, line=False)
-            charts.append(_chart(f"{name} {words}", f"RV: {words}", "stack, worst first", words, [series]))
+            series = [_series(f"{name} {key}", table, "place", key, line=False)]
+            series += _fence_lines(
+                name, words, {title: found[limit] for title, found in fences.items() if limit}, len(rows)
+            )
+            charts.append(_chart(f"{name} {words}", f"RV: {words}", "stack, worst first", words, series))
     return charts
 
 
+def _fences(out: Path) -> dict[str, Mapping[str, float]]:
+    """The fences of the RV in ``run.json`` by what they are of, such as "SA ED reference"; none where there is no such file."""
+    from RVQCLib.files import read_json
+    from RVQCLib.manifest import RUN
+
+    told = read_json(out / RUN).get("fences", {}) if (out / RUN).is_file() else {}
+    kinds = ((stack, kind) for stack in told for kind in ("reference", "cohort"))
+    return {f"{stack.replace('_', ' ')} {kind}": told[stack][kind]["RV"] for stack, kind in kinds if told[stack][kind]}
+
+
+def _fence_lines(name: str, words: str, fences: Mapping[str, float], stacks: int) -> list[slicer.vtkMRMLPlotSeriesNode]:
+    """A level line a fence, from before the first stack to behind the last."""
+    if not fences:
+        return []
+    levels = {title: [value, value] for title, value in fences.items()}
+    table = _table(f"{name} fences of {words}", {"place": [0.0, stacks + 1.0], **levels})
+    lines = []
+    for title in fences:
+        line = _series(f"{name} {title} fence of {words}", table, "place", title, line=True)
+        line.SetMarkerStyle(line.MarkerStyleNone)
+        line.SetLineStyle(line.LineStyleDash if title.endswith("cohort") else line.LineStyleSolid)
+        lines.append(line)
+    return lines
+
+
 def show_chart(chart: slicer.vtkMRMLPlotChartNode) -> None:
-    """Bring a chart up in Slicer's plot view."""
-    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
+    """Bring a chart up in Slicer's plot view.
+
+    Raises
+    ------
+    RVQCError
+        The application has no plot view; the layout is as before, and the chart is in the scene all the same.
+    """
+    from RVQCLib.files import RVQCError
+
+    manager = slicer.app.layoutManager()
+    before = manager.layout
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
+    if manager.plotViewCount == 0:
+        manager.setLayout(before)
+        raise RVQCError(
+            f"There is no plot view here; the table and the chart {chart.GetName()} are in the scene, see the modules Tables and "
+            "Plots."
+        )
     logic = slicer.app.applicationLogic()
     logic.GetSelectionNode().SetActivePlotChartID(chart.GetID())
     logic.PropagatePlotChartSelection()

@@ -209,6 +209,11 @@ class RunFolder:
             sorted(f.name for f in home.iterdir() if (f / "before" / "quality.json").is_file()) if home.is_dir() else []
         )
 
+    def has_studies(self) -> bool:
+        """Whether at least one study was segmented; unlike `studies` it looks no further than the first."""
+        home = self.path / "studies"
+        return home.is_dir() and any((study / "before" / "quality.json").is_file() for study in home.iterdir())
+
     def checkpoints(self) -> list[str]:
         """The candidates whose refinement has begun, as "SA/candidate1"."""
         found = self.path.glob("*/candidate*.safetensors")

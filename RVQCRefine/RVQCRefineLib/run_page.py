@@ -57,7 +57,7 @@ class RunPage:
         self.resume.connect("clicked(bool)", lambda checked=False: self._guarded(session.resume))
         self.plots = qt.QPushButton("Show in Slicer's plot view")
         self.plots.objectName = "RVQCPlots"
-        self.plots.connect("clicked(bool)", lambda checked=False: self._show_plots())
+        self.plots.connect("clicked(bool)", lambda checked=False: self._guarded(self._show_plots))
         self.flagged, self.guard = Chart("Flagged stacks by epoch"), Chart("Guard Dice of the RV by epoch")
         self.log = qt.QPlainTextEdit()
         self.log.objectName = "RVQCRunLog"

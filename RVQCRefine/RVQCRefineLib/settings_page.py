@@ -11,7 +11,8 @@ import slicer
 
 from RVQCRefineLib.run_folder import Request, free_name, work_of
 from RVQCRefineLib.session import Session
-from RVQCSlicerLib.chosen_bundle import SETTING
+from RVQCSlicerLib.chosen_bundle import ChosenBundle, chosen_bundle
+from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome
 from RVQCSlicerLib.setup_row import describe
 
@@ -29,6 +30,7 @@ _NUMBERS = {
     "seed": ("Seed:", 0, 0, 999999, "Of everything that is drawn; the same seed gives the same bundle"),
 }
 PAUSE_MS = 400
+GONE = "\N{BLACK UP-POINTING TRIANGLE}"
 
 
 class SettingsPage:
@@ -38,6 +40,7 @@ class SettingsPage:
 
     def __init__(self, session: Session) -> None:
         self._session, self._filling, self._asked, self._out = session, False, 0, ""
+        self._bundle, self._chosen = "", ChosenBundle("", "")
         self.checked: dict[str, Any] | None = None
         self.widget = qt.QWidget()
         self._form = qt.QFormLayout(self.widget)
@@ -55,8 +58,9 @@ class SettingsPage:
         self.epochs.setRange(0, 100)
         self.epochs.value = 8
         self.epochs.toolTip = "The most epochs of each candidate; fewer where a guard, a plateau or no flags end it"
-        self.labels, self.mode_said, self.device_said, self.out_said = (_words() for _ in range(4))
+        self.labels, self.mode_said, self.device_said, self.out_said, self.bundle_said = (_words() for _ in range(5))
         self.labels.objectName, self.device_said.objectName = "RVQCLabelsSaid", "RVQCDeviceSaid"
+        self.bundle_said.objectName = "RVQCBundleSaid"
         self.numbers: dict[str, qt.QSpinBox] = {}
         self._lay_out()
         self._timer = qt.QTimer()
@@ -79,10 +83,13 @@ class SettingsPage:
     def enter(self) -> None:
         """The page is shown: fill in what is still empty and see what there is to compute with."""
         if self._session.run is None:
-            if not self.bundle.currentPath:
-                self.bundle.currentPath = str(slicer.app.userSettings().value(SETTING) or "")
+            self._take_bundle()
             self._name_out()
             self._check()
+
+    def close(self) -> None:
+        """The dialog goes: a check that was still to come would start the worker once more."""
+        self._timer.stop()
 
     def request(self) -> Request:
         """What the form asks for."""
@@ -115,6 +122,7 @@ class SettingsPage:
         for name, box in self.numbers.items():
             box.value = config.get(name, box.value)
         self._filling = False
+        self._say_bundle()
         self._explain()
 
     def _lay_out(self) -> None:
@@ -135,7 +143,7 @@ class SettingsPage:
         inner.addRow("Margin of the guard:", self.margin)
         more.collapsed = True
         for label, part in (
-            ("Bundle to refine:", self.bundle), ("Compute on:", self.device), ("", self.device_said),
+            ("Bundle to refine:", self.bundle), ("", self.bundle_said), ("Compute on:", self.device), ("", self.device_said),
             ("Labelled studies:", self.labelled), ("", self.labels), ("Mode:", self.mode), ("", self.mode_said),
             ("Epochs K_semi, at most:", self.epochs), ("New bundle:", self.out), ("", self.out_said),
         ):  # fmt: skip
@@ -154,6 +162,31 @@ class SettingsPage:
             self._out = str(free_name(self._session.folder, bundle.get("name", "bundle")))
             self.out.currentPath = self._out
 
+    def _take_bundle(self) -> None:
+        """Propose the bundle that is in use, the scene's or the adopted one, unless the user has named another."""
+        node = slicer.mrmlScene.GetSingletonNode("RVQCSegment", "vtkMRMLScriptedModuleNode")
+        chosen = chosen_bundle(Parameters(node).bundle if node is not None else "")
+        if self.bundle.currentPath == self._bundle:
+            self._bundle = chosen.path
+            self.bundle.currentPath = chosen.path
+        self._chosen = chosen
+        self._say_bundle()
+
+    def _say_bundle(self) -> None:
+        """Which bundle it is; a folder that is gone is said, whoever named it."""
+        path, chosen = self.bundle.currentPath.strip(), self._chosen
+        gone = bool(path) and not os.path.isdir(path)
+        if gone:
+            said = f"{GONE} {path} is no folder; choose the bundle to refine, or leave this empty for the one that comes with RVQC."
+        elif path == chosen.path:
+            said, gone = chosen.said, chosen.gone
+        else:
+            said = (
+                f"Bundle: {os.path.basename(path)}, chosen here." if path else "Bundle: the one that comes with RVQC."
+            )
+        self.bundle_said.text = said
+        self.bundle_said.setStyleSheet("color: #8c1141;" if gone else "color: #566270;")
+
     def _on_told(self, what: str) -> None:
         if what in ("run", "scan"):
             self.widget.enabled = self._session.run is None
@@ -162,6 +195,7 @@ class SettingsPage:
 
     def _on_changed(self, value: Any) -> None:
         if not self._filling:
+            self._say_bundle()
             self._explain()
             self._timer.start()
 

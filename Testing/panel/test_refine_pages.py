@@ -1,0 +1,180 @@
+"""Pages of the refine dialog one by one: the plots of a batch, the bundle that is proposed, thousands of studies."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Panel
+from refine_walk import Walk
+
+from RVQCLib.cohort_table import COLUMNS
+from RVQCLib.files import write_json
+
+SETTING = "RVQC/Bundle"
+
+
+@pytest.fixture
+def walk(panel: Panel) -> Iterator[Walk]:
+    import slicer
+
+    slicer.app.userSettings().remove(SETTING)
+    used = Walk(panel)
+    yield used
+    used.module.cleanup()
+    slicer.app.userSettings().remove(SETTING)
+
+
+# The plots of a batch -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    """A folder as ``rvqc batch`` leaves it, of three stacks with reference fences, and fences of the cohort at ED."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with (out / "cohort.csv").open("w", newline="") as stream:
+        table = csv.DictWriter(stream, COLUMNS)
+        table.writeheader()
+        for study, phase, dice, distance in (("1", "ED", 0.5, 30.0), ("1", "ES", 0.8, 12.0), ("2", "ED", 0.9, 6.0)):
+            numbers = {"RV_predicted_dice": dice, "RV_pDC": dice, "RV_pHD_mm": distance}
+            table.writerow({"study": study, "view": "SA", "phase": phase, "verdict": "look", **numbers})
+
+    def limits(low: float, up: float) -> dict[str, Any]:
+        return {s: {"th_low": low + k, "th_up": up + k, "n": 20} for k, s in enumerate(("RV", "LV", "MYO"))}
+
+    fences = {
+        "SA_ED": {"reference": limits(0.7, 15.0), "cohort": limits(0.6, 20.0), "note": ""},
+        "SA_ES": {"reference": limits(0.65, 18.0), "cohort": None, "note": "too few"},
+    }
+    write_json(out / "run.json", {"state": "done", "fences": fences, "studies": []})
+    return out
+
+
+def series_of(chart: Any) -> dict[str, Any]:
+    """By name: (column of the y axis, values, line style, whether there are markers)."""
+    import slicer
+
+    found = {}
+    for number in range(chart.GetNumberOfPlotSeriesNodes()):
+        one = slicer.mrmlScene.GetNodeByID(chart.GetNthPlotSeriesNodeID(number))
+        column = one.GetTableNode().GetTable().GetColumnByName(one.GetYColumnName())
+        values = [column.GetValue(k) for k in range(column.GetNumberOfTuples())]
+        found[one.GetName()] = (values, one.GetLineStyle(), one.GetMarkerStyle() != one.MarkerStyleNone)
+    return found
+
+
+def test_the_fences_are_lines_in_the_plots_of_pdc_and_phd(panel: Panel, batch: Path) -> None:
+    import slicer
+
+    from RVQCRefineLib.nodes import cohort_to_scene
+
+    for _ in range(2):  # a second call refills the same nodes
+        dice, pdc, phd = cohort_to_scene(batch)
+    node = slicer.vtkMRMLPlotSeriesNode
+    solid, dash = node.LineStyleSolid, node.LineStyleDash
+    assert list(series_of(dice)) == ["out RV_predicted_dice"]
+    assert series_of(pdc) == {
+        "out RV_pDC": ([0.5, 0.8, 0.9], node.LineStyleNone, True),
+        "out SA ED reference fence of pDC": ([0.7, 0.7], solid, False),
+        "out SA ED cohort fence of pDC": ([0.6, 0.6], dash, False),
+        "out SA ES reference fence of pDC": ([0.65, 0.65], solid, False),
+    }
+    assert series_of(phd) == {
+        "out RV_pHD_mm": ([30.0, 12.0, 6.0], node.LineStyleNone, True),
+        "out SA ED reference fence of pHD in mm": ([15.0, 15.0], solid, False),
+        "out SA ED cohort fence of pHD in mm": ([20.0, 20.0], dash, False),
+        "out SA ES reference fence of pHD in mm": ([18.0, 18.0], solid, False),
+    }
+    place = slicer.util.getNode("out fences of pDC").GetTable().GetColumnByName("place")
+    assert [place.GetValue(k) for k in range(2)] == [0.0, 4.0]
+    assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 3
+    (batch / "run.json").unlink()
+    assert [len(series_of(chart)) for chart in cohort_to_scene(batch)] == [1, 1, 1]
+
+
+def test_without_a_plot_view_that_is_said_and_the_layout_stays(panel: Panel, batch: Path) -> None:
+    import slicer
+
+    from RVQCLib.files import RVQCError
+    from RVQCRefineLib.nodes import cohort_to_scene, show_chart
+
+    manager = slicer.app.layoutManager()
+    before = manager.layout
+    with pytest.raises(RVQCError, match=r"^There is no plot view here; .* out pDC are in the scene"):
+        show_chart(cohort_to_scene(batch)[1])
+    assert manager.layout == before
+
+
+# The bundle that is proposed ------------------------------------------------------------------------------------------
+
+
+def test_the_bundle_in_use_is_proposed_and_one_that_is_gone_is_said(
+    walk: Walk, panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import slicer
+
+    for name in ("adopted", "mine", "other"):
+        (tmp_path / name).mkdir()
+    page, session = walk.dialog.settings, walk.dialog.session
+    monkeypatch.setattr(session.worker, "submit", lambda *_, **__: 1)
+    parameters = panel.open("RVQCSegment").logic.parameters
+    parameters.bundle = ""
+
+    def enter() -> tuple[str, str]:
+        walk.dialog.go_to(1)
+        return page.bundle.currentPath, page.bundle_said.text
+
+    assert enter() == ("", "Bundle: the one that comes with RVQC.")
+    slicer.app.userSettings().setValue(SETTING, str(tmp_path / "adopted"))
+    assert enter() == (str(tmp_path / "adopted"), "Bundle: adopted, adopted in RVQC Refine.")
+    parameters.bundle = str(tmp_path / "mine")
+    assert enter() == (str(tmp_path / "mine"), "Bundle: mine, chosen in this scene.")
+    page.bundle.currentPath = str(tmp_path / "other")  # what the user names is never exchanged
+    assert enter() == (str(tmp_path / "other"), "Bundle: other, chosen here.")
+    page.bundle.currentPath = str(tmp_path / "mine")
+    parameters.bundle = ""
+    (tmp_path / "adopted").rmdir()
+    path, said = enter()
+    assert path == "" and "adopted is no longer at" in said and "comes with RVQC is used" in said
+    page.bundle.currentPath = str(tmp_path / "gone")
+    assert f"{tmp_path / 'gone'} is no folder; choose" in page.bundle_said.text
+    parameters.bundle = ""
+
+
+# Thousands of studies -------------------------------------------------------------------------------------------------
+
+
+def scanned(count: int) -> list[dict[str, Any]]:
+    image = {"view": "SA", "phase": "ED", "file": "a.nii.gz", "frame": None}
+    return [{"study": f"s{n:04d}", "layout": "plain", "images": [image], "problems": []} for n in range(count)]
+
+
+def test_an_update_touches_only_the_rows_that_changed(walk: Walk, panel: Panel) -> None:
+    session, table = walk.dialog.session, walk.dialog.folder.table
+    touched: set[tuple[int, int]] = set()
+    table.connect("itemChanged(QTableWidgetItem*)", lambda item: touched.add((item.row(), item.column())))
+
+    def after(what: str) -> set[tuple[int, int]]:
+        touched.clear()
+        session.tell(what)
+        return set(touched)
+
+    session.studies = studies = scanned(2000)
+    assert {row for row, _ in after("scan")} == set(range(2000)) and table.rowCount == 2000
+    assert after("scan") == after("run") == after("ticks") == set()
+    session.studies = [*studies[:700], {**studies[700], "problems": ["It is torn."]}, *studies[701:]]
+    assert {row for row, _ in after("scan")} == {700} and table.item(700, 4).text() == "It is torn."
+    session.studies = [*session.studies, *scanned(2001)[2000:]]
+    assert {row for row, _ in after("scan")} == {
+        2000
+    } and "2001 studies found, 2000 will be used" in walk.dialog.folder.said.text
+    touched.clear()
+    walk.tick("s0003")
+    assert touched == {(3, 0)} and session.left_out == {"s0003"}
+    assert after("scan") == set()
+    panel.click(walk.dialog.folder.all)
+    assert touched == {(3, 0)} and session.left_out == set()
