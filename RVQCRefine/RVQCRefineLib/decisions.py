@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.dicom import series_files
+from RVQCLib.edits import set_mask_aside
 from RVQCLib.files import RVQCError, sha256, whole_file
 from RVQCLib.reviews import Review, append_review
 from RVQCRefineLib.rows import Row, accepted_file, mask_hash
@@ -25,6 +26,8 @@ def decide(
     home: Path, row: Row, decision: str, *, reviewer: str, note: str = "", image: dict[str, Any] | None = None
 ) -> Row:
     """Take a decision on the new mask of `row`.
+
+    An accepted mask that somebody edited in ``accepted/`` since is moved to ``edited/`` before it is replaced or removed.
 
     Parameters
     ----------
@@ -63,6 +66,7 @@ def decide(
     )
     append_review(home / REVIEWS, review)
     target = accepted_file(home, row)
+    set_mask_aside(target, home, written=review.mask_sha256)
     if decision == ACCEPT:
         with whole_file(target) as part:
             shutil.copyfile(row.after.mask, part)

@@ -45,14 +45,14 @@ class FlagStrips:
         label = qt.QLabel(words)
         label.setMinimumWidth(46)
         self._place(label, line, 0)
-        flags = judged.flags
         for index in range(len(judged.stack["slices"])):
-            state = _STATES[index in flags]
+            doubt = judged.doubt(index)
+            state = _STATES[bool(doubt)]
             tile = qt.QPushButton(f"{index + 1} {state.sign}")
             tile.objectName = f"RVQC_{moment}_{index}"
             tile.checkable = True
             tile.autoDefault = False
-            tile.toolTip = f"Slice {index + 1}, {moment}: {flags.get(index, 'nothing unusual')}"
+            tile.toolTip = f"Slice {index + 1}, {moment}: {doubt or 'nothing unusual'}"
             tile.setStyleSheet(
                 f"QPushButton {{ background: {state.wash}; color: {state.ink}; border: 1px solid {state.line};"
                 " border-radius: 3px; padding: 3px 5px; } QPushButton:checked { border: 3px solid #1b2530; }"

@@ -52,8 +52,8 @@ def review_to_scene(name: str, rows: Sequence[Row]) -> slicer.vtkMRMLPlotChartNo
         "verdict after": [row.after.verdict if row.after else "" for row in rows],
         "predicted Dice before": [measure(row.before) for row in rows],
         "predicted Dice after": [measure(row.after) for row in rows],
-        "flagged slices before": [float(len(row.before.flags)) if row.before else float("nan") for row in rows],
-        "flagged slices after": [float(len(row.after.flags)) if row.after else float("nan") for row in rows],
+        "flagged slices before": [float(row.before.doubted) if row.before else float("nan") for row in rows],
+        "flagged slices after": [float(row.after.doubted) if row.after else float("nan") for row in rows],
         "proposal": [row.proposal for row in rows],
         "decision": [row.decision for row in rows],
     }

@@ -144,7 +144,7 @@ def log_line(event: Mapping[str, Any]) -> str:
         extra = f"; {_numbers(event)}" if name == "epoch" else ""
         moment = f" ({event['moment']})" if name == "segment" else ""
         return f"{time}  {'calibration: ' if name == 'calibrate' else ''}{words}{moment}{extra}"
-    rest = [str(event[key]) for key in ("message", "bundle", "was") if event.get(key)]
+    rest = [str(event[key]) for key in ("study", "message", "bundle", "was") if event.get(key)]
     return f"{time}  {name}{': ' if rest else ''}{', '.join(rest)}"
 
 

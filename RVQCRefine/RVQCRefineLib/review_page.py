@@ -34,6 +34,7 @@ class ReviewPage:
     def __init__(self, session: Session, guarded: Callable[[Callable[[], None]], bool]) -> None:
         self._session, self._guarded = session, guarded
         self._steps: Steps | None = None
+        self._failed: dict[str, str] = {}
         self.widget = qt.QWidget()
         self.table = StackTable(self._on_chosen)
         self.strips = FlagStrips(self._go_to)
@@ -76,7 +77,8 @@ class ReviewPage:
     def enter(self) -> None:
         """The page is shown: read the run anew."""
         rows: list[Row] = []
-        self._guarded(lambda: rows.extend(self._session.rows()))
+        self._failed = {}
+        self._guarded(lambda: rows.extend(self._session.rows()) or self._failed.update(self._session.left_aside()))
         self.table.show(rows)
         self._count()
         self.adopt.show()
@@ -159,6 +161,11 @@ class ReviewPage:
         said = ", ".join(f"{found[kind]} {kind}" for kind in BUTTONS if kind in found)
         more = f"{found.get('', 0)} not decided yet" if self.table.rows else "There is nothing to review yet"
         self.counts.text = f"{len(self.table.rows)} stacks, worst first: {f'{said}, ' if said else ''}{more}."
+        if self._failed:
+            few = "; ".join(f"{study}: {why}" for study, why in list(self._failed.items())[:3])
+            count = f" of {len(self._failed)}, see the tool tip" if len(self._failed) > 3 else ""
+            self.counts.text += f" Without a new mask{count}: {few}"
+        self.counts.toolTip = "\n".join(f"{study}: {why}" for study, why in self._failed.items())
 
     def _to_scene(self) -> None:
         session = self._session

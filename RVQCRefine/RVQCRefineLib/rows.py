@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from RVQCLib.edits import OUTPUTS
 from RVQCLib.files import RVQCError, read_json, sha256
 from RVQCLib.manifest import RUN
 from RVQCLib.reviews import Review, read_reviews
@@ -20,12 +21,16 @@ UNDECIDED = ""
 
 @dataclass(frozen=True)
 class Judged:
-    """One mask of a stack and what the QC says of it. `predicted` and `at_least` are of the RV, None without calibration."""
+    """One mask of a stack and what the QC says of it. `predicted` and `at_least` are of the RV, None without calibration.
+
+    `written` is the SHA-256 of the mask that the QC judged, "" where that is not known.
+    """
 
     mask: Path
     stack: Mapping[str, Any]
     bundle_hash: str
     cine: tuple[Mapping[str, Any], ...] = ()
+    written: str = ""
 
     @property
     def verdict(self) -> str:
@@ -46,6 +51,25 @@ class Judged:
     def flags(self) -> dict[int, str]:
         """The flagged slices, from 0, and why."""
         return {s["index"]: "; ".join(s["reasons"]) for s in self.stack["slices"] if s["flag"]}
+
+    @property
+    def failed(self) -> str:
+        """What is wrong with the mask as a whole, such as that it has no RV; "" for nothing."""
+        return "; ".join(self.stack.get("evidence", {}).get("failed", ()))
+
+    def doubt(self, index: int) -> str:
+        """Why a slice is to be looked at, "" for no reason. Where the mask failed as a whole, no slice of it can be sound."""
+        return "; ".join(filter(None, (self.failed, self.flags.get(index, ""))))
+
+    @property
+    def doubted(self) -> int:
+        """How many slices are to be looked at."""
+        return len(self.stack["slices"]) if self.failed else len(self.flags)
+
+    @property
+    def edited(self) -> bool:
+        """Whether somebody changed the mask after the QC judged it; verdict and numbers are then of the mask from before."""
+        return bool(self.written) and self.mask.is_file() and mask_hash(self.mask) != self.written
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -125,7 +149,9 @@ def _judged(folder: Path) -> dict[tuple[str, str], Judged]:
     content = read_json(folder / "quality.json")
     cine = tuple(content.get("cine", ()))
     return {
-        (s["view"], s["phase"]): Judged(folder / s["mask"], s, content["bundle"]["hash"], cine)
+        (s["view"], s["phase"]): Judged(
+            folder / s["mask"], s, content["bundle"]["hash"], cine, content.get(OUTPUTS, {}).get(s["mask"], "")
+        )
         for s in content["stacks"]
     }
 

@@ -76,6 +76,15 @@ class Session:
             return rows_of(self.run)
         return batch_rows(self.batch) if self.batch is not None else []
 
+    def left_aside(self) -> dict[str, str]:
+        """Studies of the run or batch that have no result, and why, as its files say."""
+        if self.batch is not None:
+            return {s["study"]: s["error"] for s in read_run(self.batch)["studies"] if s["state"] == "failed"}
+        result = self.run.result() if self.run is not None else None
+        if result is not None:
+            return {entry["study"]: entry["reason"] for entry in result["failed"]}
+        return {event["study"]: event["message"] for event in self.events if event["event"] == "left out"}
+
     @property
     def usable(self) -> list[str]:
         """Names of the studies that were found, can be read and are not left out."""

@@ -16,10 +16,11 @@ COLUMNS = {
     "After": "What the QC says of the mask of the new bundle",
     "Dice before": "Predicted Dice of the RV before, with its 90 % lower bound",
     "Dice after": "Predicted Dice of the RV after, with its 90 % lower bound",
-    "Flagged slices": "Before and after, of all",
+    "Flagged slices": "Before and after, of all; every slice where the mask failed as a whole, as one without an RV did",
     "RVQC proposes": "Whether the new mask is better by both opinions, shape and agreement",
     "Decision": "What was decided, and by whom",
 }
+EDITED = "Somebody changed this mask; verdict and numbers are of the mask that RVQC wrote."
 SHOWN = {
     "All stacks": lambda row: True,
     "Undecided": lambda row: not row.decision,
@@ -107,7 +108,7 @@ class StackTable:
 
 def _cells(row: Row) -> list[tuple[str, str, str]]:
     """Text, colour and tool tip of every column."""
-    flags = [f"{len(judged.flags)}" if judged else "–" for judged in (row.before, row.after)]
+    flags = [f"{judged.doubted}" if judged else "–" for judged in (row.before, row.after)]
     proposal = "" if not row.proposal else "the new mask" if row.proposed else "the old mask"
     decision = f"{row.decision} by {row.review.reviewer}" if row.review else "not decided"
     return [
@@ -117,7 +118,7 @@ def _cells(row: Row) -> list[tuple[str, str, str]]:
         _verdict(row.after),
         (_dice(row.before), "", ""),
         (_dice(row.after), "", ""),
-        (f"{' → '.join(flags)} of {row.n_slices}", "", ""),
+        (f"{' → '.join(flags)} of {row.n_slices}", "", _failures(row)),
         (proposal, "", row.proposal),
         (decision, "", row.review.note if row.review else ""),
     ]
@@ -127,7 +128,16 @@ def _verdict(judged: Judged | None) -> tuple[str, str, str]:
     if judged is None:
         return "–", "", "not segmented yet"
     verdict = VERDICTS.get(judged.verdict, NOT_JUDGED)
-    return f"{verdict.sign} {verdict.title}", verdict.ink, "\n".join(judged.stack["reasons"])
+    title, reasons = f"{verdict.sign} {verdict.title}", list(judged.stack["reasons"])
+    if judged.edited:
+        title, reasons = f"{title}, edited since", [EDITED, *reasons]
+    return title, verdict.ink, "\n".join(reasons)
+
+
+def _failures(row: Row) -> str:
+    """What failed as a whole, before and after."""
+    told = (("Before", row.before), ("After", row.after))
+    return "\n".join(f"{words}: {judged.failed}" for words, judged in told if judged and judged.failed)
 
 
 def _dice(judged: Judged | None) -> str:

@@ -109,14 +109,33 @@ def set_aside(folder: Path, outputs: Mapping[str, str] | None = None) -> Path | 
     changed = edited_files(folder, outputs)
     if not changed:
         return None
-    home = folder.parent / EDITED
-    home.mkdir(exist_ok=True)
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    target, number = home / f"{folder.name}-{stamp}", 2
-    while target.exists():
-        target, number = home / f"{folder.name}-{stamp}-{number}", number + 1
+    target = _free_place(folder.parent, folder.name)
     folder.rename(target)
     log.warning("%s was edited by hand (%s); it is in %s now.", folder, ", ".join(changed), target)
+    return target
+
+
+def set_mask_aside(mask: Path, out: Path, *, written: str) -> Path | None:
+    """Move one mask to ``OUT/edited/<name>-<time>.nii.gz``, unless it is still as RVQC wrote it: of the hash `written`.
+
+    Returns and raises as `set_aside`.
+    """
+    if not mask.is_file() or not mask.stat().st_size or sha256(mask) == written:
+        return None
+    target = _free_place(out, mask.name.removesuffix(".nii.gz"), ".nii.gz")
+    mask.rename(target)
+    log.warning("%s was edited by hand; it is in %s now.", mask, target)
+    return target
+
+
+def _free_place(out: Path, name: str, suffix: str = "") -> Path:
+    """A path in ``OUT/edited`` that names what lies there and when it came, where nothing is yet."""
+    home, number = out / EDITED, 2
+    home.mkdir(exist_ok=True)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    target = home / f"{name}-{stamp}{suffix}"
+    while target.exists():
+        target, number = home / f"{name}-{stamp}-{number}{suffix}", number + 1
     return target
 
 

@@ -64,7 +64,7 @@ class NewDomain:
             try:
                 content = read_json(written) if written.exists() else self._segment(source, bundle, "before")
             except RVQCError as error:
-                self.failed[source.name] = str(error)
+                self._fail(source.name, "before", str(error))
                 continue
             self._before[source.name] = content
             self._tell(source.name, "before", number)
@@ -87,11 +87,15 @@ class NewDomain:
         return [found[k] for k in sorted(keep.tolist())]
 
     def load(self, chosen: Sequence[tuple[str, str]], view: str, models: ViewModels, source_size: int) -> list[Flagged]:
-        """The stacks `chosen`, ready to learn from."""
+        """The stacks `chosen`, ready to learn from. Those of a study that is gone by now are left out, and it is in `failed`."""
         by_name = {source.name: source for source in self.sources}
         result = []
         for name in dict.fromkeys(study for study, _ in chosen):
-            study = self._study(by_name[name])
+            try:
+                study = self._study(by_name[name])
+            except RVQCError as error:  # it was there when it was segmented
+                self._fail(name, "refine", str(error))
+                continue
             for stack in study.stacks:
                 if self.cancelled():
                     raise Cancelled
@@ -107,7 +111,10 @@ class NewDomain:
         return study
 
     def segment_after(self, bundle: Bundle | None, config: RefinementConfig) -> list[dict[str, Any]]:
-        """Segment every study with the new bundle (None: nothing has changed) and decide whose new mask is kept."""
+        """Segment every study with the new bundle (None: nothing has changed) and decide whose new mask is kept.
+
+        A study that cannot be read any more keeps its old masks; it is in `failed` and has no decision.
+        """
         decisions = []
         for number, source in enumerate((s for s in self.sources if s.name in self._before), start=1):
             home = self.folder / source.name
@@ -115,12 +122,23 @@ class NewDomain:
             if bundle is None and not written.exists():  # what is there may have been edited by hand since
                 with whole_folder(home / "after") as folder:
                     shutil.copytree(home / "before", folder, dirs_exist_ok=True)
-            content = read_json(written) if written.exists() else self._segment(source, bundle, "after")  # type: ignore[arg-type]
+            try:
+                content = read_json(written) if written.exists() else self._segment(source, bundle, "after")  # type: ignore[arg-type]
+            except RVQCError as error:
+                self._fail(source.name, "after", str(error))
+                continue
+            self.failed.pop(source.name, None)  # one that could not be learnt from, but is there again
             decision = decide(self._before[source.name], content, config)
             write_json(home / "decision.json", decision)
             decisions.append(decision)
             self._tell(source.name, "after", number)
         return decisions
+
+    def _fail(self, study: str, moment: str, reason: str) -> None:
+        self.failed[study] = reason
+        log.warning("%s is left out: %s", study, reason)
+        if self.writes:
+            self.report({"event": "left out", "study": study, "moment": moment, "message": reason})
 
     def _tell(self, study: str, moment: str, done: int) -> None:
         event = {"event": "segment", "study": study, "moment": moment, "done": done, "total": len(self.sources)}

@@ -199,6 +199,10 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     models = job.bundle.models(view, job.device)
     job.bundle.check_calibrated(view)
     flagged = domain.load(chosen, view, models, _source_size(job, view))
+    if not flagged:
+        gone = {"flagged_stacks": len(chosen), "stopped_because": "no flagged stack can be read any more"}
+        job.views[view] = {**gone, "candidates": []}
+        return
     material, guards = _material(job, view, flagged, models)
     teacher = _may_teach(job, view, flagged)
     voters = [stack.voters for stack in flagged]

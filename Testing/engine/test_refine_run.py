@@ -221,6 +221,45 @@ def test_a_review_is_of_the_mask_that_was_seen(run: RunFolder) -> None:
     assert next(r for r in rows_of(run) if r.key == row.key).decision == ""
 
 
+def test_an_edited_mask_is_named_and_the_numbers_stay_those_of_the_file(run: RunFolder) -> None:
+    first = rows_of(run)[0]
+    assert first.after is not None and not first.after.edited and first.before is not None
+    first.after.mask.write_bytes(b"edited by hand")
+    again = next(row for row in rows_of(run) if row.key == first.key)  # as after a restart
+    assert again.after.edited and not again.before.edited and again.after.stack == first.after.stack
+    written = read_json(first.after.mask.parent / "quality.json")
+    assert again.after.stack in written["stacks"] and again.after.written == written["outputs"][first.after.mask.name]
+    decided = decide(run.path, again, ACCEPT, reviewer="Ada")
+    assert decided.review.mask_sha256 == sha256(first.after.mask) != again.after.written  # the edited one is accepted
+    assert next(row for row in rows_of(run) if row.key == first.key).decision == "accepted"
+
+
+@pytest.mark.parametrize("decision", [ACCEPT, REJECT, KEEP_OLD])
+def test_an_accepted_mask_that_was_edited_is_moved_aside(run: RunFolder, decision: str) -> None:
+    row = decide(run.path, rows_of(run)[0], ACCEPT, reviewer="Ada")
+    (file,) = (run.path / "accepted").iterdir()
+    decide(run.path, row, ACCEPT, reviewer="Ada")
+    assert not (run.path / "edited").exists()
+    file.write_bytes(b"edited by hand")
+    decide(run.path, row, decision, reviewer="Ada")
+    (kept,) = (run.path / "edited").iterdir()
+    assert kept.read_bytes() == b"edited by hand" and kept.name.startswith(f"{row.study}_SA_{row.phase}-2")
+    assert file.exists() is (decision == ACCEPT) and kept.name.endswith("Z.nii.gz")
+
+
+def test_a_mask_that_failed_as_a_whole_has_no_sound_slice(run: RunFolder) -> None:
+    """All candidates without an RV leave no slice to compare, so that none is flagged by itself."""
+    home = next(iter(sorted((run.path / "studies").iterdir())))
+    content = read_json(home / "before" / "quality.json")
+    stack = content["stacks"][0]
+    stack["slices"] = [{**one, "flag": False} for one in stack["slices"]]
+    stack["evidence"] = {**stack["evidence"], "failed": ["failed: the mask has no RV"]}
+    write_json(home / "before" / "quality.json", content)
+    row = next(row for row in rows_of(run) if row.key == (home.name, stack["view"], stack["phase"]))
+    assert row.before.flags == {} and row.before.doubted == row.n_slices == 3
+    assert [row.before.doubt(k) for k in range(3)] == ["failed: the mask has no RV"] * 3
+
+
 def result_of(run: RunFolder, **changes: Any) -> None:
     studies = [{"study": n, "flagged_before": True, "flagged_after": n != "c", "accepted": n == "b"} for n in "abc"]
     guard = {"before": 0.80, "after": 0.79, "of": "Dice of the RV on labelled stacks"}

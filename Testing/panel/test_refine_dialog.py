@@ -245,7 +245,7 @@ def test_a_stack_is_seen_before_beside_after_in_the_slice_views(walk: Walk, pane
     for moment in ("before", "after"):
         assert len(page.strips.tiles[moment]) == row.n_slices
         assert [("▲" in tile.text) for tile in page.strips.tiles[moment]] == [
-            index in getattr(row, moment).flags for index in range(row.n_slices)
+            bool(getattr(row, moment).doubt(index)) for index in range(row.n_slices)
         ]
     panel.click(page.strips.tiles["after"][2])
     places = [widget.mrmlSliceNode().GetSliceOffset() for widget in (red, yellow)]

@@ -1,0 +1,102 @@
+"""The unlabelled studies of a refinement: what goes wrong with one is named, the rest is done, a resume finishes."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NAMES
+
+from RVQCLib import result
+from RVQCLib.bundle import load_bundle
+from RVQCLib.files import sha256
+from RVQCLib.newdomain import NewDomain
+from RVQCLib.recipes import RefinementConfig
+from RVQCLib.refinement import refine_bundle
+from RVQCLib.study import find_studies
+
+NONE = RefinementConfig(mode="none")
+
+
+@pytest.fixture
+def refine(studies: Path, tiny_bundle: Path, tmp_path: Path) -> Callable[[], dict[str, Any]]:
+    """Refines on five studies, learning nothing; the events of the last call are in ``refine.events``."""
+
+    def run() -> dict[str, Any]:
+        run.events = []
+        return refine_bundle(studies, tiny_bundle, tmp_path / "new", NONE, device="cpu", report=run.events.append)
+
+    return run
+
+
+def test_two_corrupt_studies_are_named_and_a_resume_finishes(refine: Callable, studies: Path) -> None:
+    whole = {}
+    for name in NAMES[1:3]:
+        image = studies / name / f"{name}_frame01.nii.gz"
+        whole[image] = image.read_bytes()
+        image.write_bytes(whole[image][:200])
+    answer = refine()
+    assert {
+        entry["study"]: name in entry["reason"] for entry, name in zip(answer["failed"], NAMES[1:3], strict=True)
+    } == dict.fromkeys(NAMES[1:3], True)
+    assert [entry["study"] for entry in answer["studies"]] == [NAMES[0], *NAMES[3:]]
+    told = [event for event in refine.events if event["event"] == "left out"]
+    assert [event["study"] for event in told] == NAMES[1:3] and all(event["message"] for event in told)
+    for image, content in whole.items():
+        image.write_bytes(content)
+    answer = refine()
+    assert answer["failed"] == [] and [entry["study"] for entry in answer["studies"]] == NAMES
+
+
+def test_a_full_disk_stops_it_and_a_resume_finishes(
+    refine: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, home = result.write_json, tmp_path / "new.refinement" / "studies"
+
+    def full(path: Path, content: Any) -> None:
+        if content["study"] == NAMES[2]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            refine()
+    assert not (tmp_path / "new").exists() and not (home / NAMES[2] / "before").exists()
+    before = {name: sha256(home / name / "before" / "quality.json") for name in NAMES[:2]}
+    assert [entry["study"] for entry in refine()["studies"]] == NAMES
+    assert {name: sha256(home / name / "before" / "quality.json") for name in before} == before
+
+
+def test_studies_removed_between_before_and_after_are_named(studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    bundle = load_bundle(tiny_bundle)
+    domain = NewDomain(find_studies(studies), tmp_path / "work", "cpu", report=events.append)
+    domain.segment_before(bundle)
+    shutil.move(studies / NAMES[1], tmp_path / "moved")
+    chosen = [(name, "ED") for name in NAMES[:3]]
+    ready = domain.load(chosen, "SA", bundle.models("SA", "cpu"), 40)
+    assert [stack.study for stack in ready] == [NAMES[0], NAMES[2]] and list(domain.failed) == [NAMES[1]]
+    decisions = domain.segment_after(bundle, NONE)
+    assert [decision["study"] for decision in decisions] == [NAMES[0], *NAMES[2:]]
+    assert (tmp_path / "work" / NAMES[1] / "before" / "quality.json").is_file()
+    assert [(e["study"], e["moment"]) for e in events if e["event"] == "left out"] == [
+        (NAMES[1], "refine"),
+        (NAMES[1], "after"),
+    ]
+    shutil.move(tmp_path / "moved", studies / NAMES[1])
+    assert [decision["study"] for decision in domain.segment_after(bundle, NONE)] == NAMES and domain.failed == {}
+
+
+def test_an_edited_mask_survives_every_resume(refine: Callable, tmp_path: Path) -> None:
+    refine()
+    for moment in ("before", "after"):
+        mask = tmp_path / "new.refinement" / "studies" / NAMES[0] / moment / f"{NAMES[0]}_SA_ED.nii.gz"
+        mask.write_bytes(mask.with_name(f"{NAMES[0]}_SA_ES.nii.gz").read_bytes())
+        edited = sha256(mask)
+        refine()
+        assert sha256(mask) == edited
