@@ -23,20 +23,23 @@ from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled
 from RVQCLib.fitting import Report, build_like
-from RVQCLib.guards import Look, best_of, fallen, loss_of_guard, reason_to_stop, weighted
+from RVQCLib.guards import Look, best_of, fallen, reason_to_stop, weighted
 from RVQCLib.inference import hard_masks
 from RVQCLib.learner import Batch, Learner
 from RVQCLib.metrics import dice
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.stack import LABELS
-from RVQCLib.styles import give_style
+from RVQCLib.styles import Looks
 from RVQCLib.teachers import Flagged, lesson, standing
 
 GENTLE = AugmentationConfig(scale=(0.85, 1.2), relabel=0.1, remap=0.25, gamma=0.25, bias=0.25, blur=0.1, noise=0.2)
 """Of flagged slices: moved and turned as in training, but with more of their own look left."""
 
-PULLS = 2
-"""How often a candidate whose guard fell goes half the way back in one epoch before it has to stop."""
+PLACED = AugmentationConfig(relabel=0, remap=0, gamma=0, bias=0, blur=0, noise=0, ghost=0)
+"""Of labelled slices that get the look of the new domain: only moved and turned, the look is all that changes them."""
+
+SHARES = (1.0, 0.7, 0.5, 0.35, 0.25)
+"""How far a candidate may go from its start toward what it learnt, of which the largest is taken at which the guard holds."""
 RISE = 2
 """Epochs after the first in which alpha rises to its full value where the teacher is a consensus."""
 
@@ -53,12 +56,15 @@ class Material:
         Training examples in a larger window than the network's.
     guard, styled
         Thinned guard examples as they are, and with the look of the new domain.
+    looks
+        Of the flagged stacks; None without labels.
     """
 
     flagged: Sequence[Flagged]
     labelled: Sequence[Example] = ()
     guard: Sequence[Example] = ()
     styled: Sequence[Example] = ()
+    looks: Looks | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,20 +127,19 @@ class Refinement:
         model = copy.deepcopy(self.models.segmenters[self.number])
         learner = Learner(config, model, self.models.device, self.report)
         learner.load(self.checkpoint)
-        own = self._probabilities(learner)
-        if not learner.looks:
-            learner.remember(self._look(learner, own))
+        if learner.looks:
+            own = self._probabilities(learner, learner.toward(learner.looks[-1].share))
+        else:
+            own = self._see(learner)
         reason = self._reason(learner)
         while not reason and learner.epoch < config.epochs:
             started = time.monotonic()
             losses = self._epoch(learner, own)
             learner.epoch += 1
-            pulled = self._pull(learner)
-            own = self._probabilities(learner)
-            learner.remember(self._look(learner, own))
+            own = self._see(learner)
             learner.save(self.checkpoint)
             reason = self._reason(learner)
-            self._tell(learner, losses, pulled, time.monotonic() - started)
+            self._tell(learner, losses, time.monotonic() - started)
         return self._end(learner, own, reason or "K_semi was reached" if recipe.teacher != "none" else "nothing to do")
 
     def _reason(self, learner: Learner) -> str:
@@ -146,48 +151,56 @@ class Refinement:
     def _end(self, learner: Learner, own: list[np.ndarray], reason: str) -> Refined:
         looks = learner.looks
         kept = best_of(looks, self.config.margin) if self.config.recipe.guarded else looks[-1]
+        weights = learner.best if self.config.recipe.guarded else learner.average
         if kept.epoch != learner.epoch:
-            own = self._probabilities(learner, learner.best)
-        weights = learner.best if kept.epoch != learner.epoch else learner.average
-        back = self.config.recipe.guarded and loss_of_guard(looks[0], looks[-1]) > self.config.margin
+            own = self._probabilities(learner, weights)
+        back = self.config.recipe.guarded and fallen(looks[0].guard, looks[-1].guard) > self.config.margin
         return Refined(weights, own, tuple(looks), kept.epoch, reason, back)
-
-    def _pull(self, learner: Learner) -> int:
-        """Where the labelled guard fell by more than the margin, go half the way back to the start, at most `PULLS` times."""
-        if not self.config.recipe.guarded or not self.material.guard:
-            return 0
-        for count in range(PULLS):
-            guard = self._guard(learner, self.material.guard)
-            rv, lv, myo = learner.crew.agree([guard["RV"], guard["LV"], guard["MYO"]], learner.device)
-            if fallen(learner.looks[0].guard, {"RV": rv, "LV": lv, "MYO": myo}) <= self.config.margin:
-                return count
-            learner.pull(0.5)
-        return PULLS
 
     # What is seen --------------------------------------------------------------------------------------------------
 
-    def _probabilities(self, learner: Learner, weights: dict[str, Tensor] | None = None) -> list[np.ndarray]:
-        """Class probabilities of the slow-moving copy on every flagged stack, float16."""
-        model = build_like(learner.model, weights or learner.average)
+    def _see(self, learner: Learner) -> list[np.ndarray]:
+        """Look at the candidate as it is now and remember it; returns its probabilities on the flagged stacks."""
+        share, guard = self._settle(learner)
+        weights = learner.toward(share)
+        own = self._probabilities(learner, weights)
+        here = standing(own, self._others, self.material.flagged, self.models)
+        if not guard:
+            learner.remember(Look(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged))
+            return own
+        # With labels the score owes nothing to R or to the other candidates, who may all be wrong in the same way.
+        score = weighted(self._guard(learner, weights, self.material.styled))
+        score, flagged = learner.crew.agree([score, here.flagged], learner.device)
+        learner.remember(Look(learner.epoch, guard, score, int(flagged), share))
+        return own
+
+    def _settle(self, learner: Learner) -> tuple[float, dict[str, float]]:
+        """The largest of `SHARES` at which the labelled guard holds, or the smallest; and that guard.
+
+        What was learnt of the new domain outlives a step back better than what was lost of the old one.
+        """
+        if not self.material.guard:
+            return 1.0, {}
+        for share in SHARES:
+            guard = self._guard(learner, learner.toward(share), self.material.guard)
+            guard = dict(zip(guard, learner.crew.agree(list(guard.values()), learner.device), strict=True))
+            before = learner.looks[0].guard if learner.looks else guard
+            if not self.config.recipe.guarded or fallen(before, guard) <= self.config.margin:
+                break
+        return share, guard
+
+    def _probabilities(self, learner: Learner, weights: dict[str, Tensor]) -> list[np.ndarray]:
+        """Class probabilities of the model with these weights on every flagged stack, float16."""
+        model = build_like(learner.model, weights)
         found = []
         for stack in self.material.flagged:
             self._check()
             found.append(learner.predict(model, stack.images).astype(np.float16))
         return found
 
-    def _look(self, learner: Learner, own: Sequence[np.ndarray]) -> Look:
-        here = standing(own, self._others, self.material.flagged, self.models)
-        if not self.material.guard:
-            return Look(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged)
-        plain, styled = (self._guard(learner, examples) for examples in (self.material.guard, self.material.styled))
-        # With labels the score owes nothing to R or to the other candidates, who may all be wrong in the same way.
-        values = [plain["RV"], plain["LV"], plain["MYO"], weighted(styled), here.flagged]
-        rv, lv, myo, score, flagged = learner.crew.agree(values, learner.device)
-        return Look(learner.epoch, {"RV": rv, "LV": lv, "MYO": myo}, score, int(flagged))
-
-    def _guard(self, learner: Learner, examples: Sequence[Example]) -> dict[str, float]:
+    def _guard(self, learner: Learner, weights: dict[str, Tensor], examples: Sequence[Example]) -> dict[str, float]:
         """Dice by structure over all slices together: a stray pixel in a slice without the RV costs what it is worth."""
-        model = build_like(learner.model, learner.average)
+        model = build_like(learner.model, weights)
         masks = []
         for example in examples:
             self._check()
@@ -199,44 +212,47 @@ class Refinement:
         if self.cancelled():
             raise Cancelled
 
-    def _tell(self, learner: Learner, losses: np.ndarray, pulled: int, seconds: float) -> None:
+    def _tell(self, learner: Learner, losses: np.ndarray, seconds: float) -> None:
         first, now, count = learner.looks[0], learner.looks[-1], len(self.models.segmenters)
         left = self.config.epochs - learner.epoch + self.config.epochs * (count - self.number - 1)
         event = {"event": "epoch", "candidate": self.number + 1, "candidates": count, "epoch": learner.epoch}
         event |= {"epochs": self.config.epochs, "alpha": self._alpha(learner.epoch)}
         event |= {"loss": float(losses.sum()), "loss_supervised": float(losses[0]), "loss_flagged": float(losses[1])}
         event |= {"flagged_before": first.flagged, "flagged": now.flagged, "score": now.score}
-        event |= {"pulled_back": pulled, "guard_dice": now.guard.get("RV"), "agreement": now.guard.get("agreement")}
+        event |= {"share": now.share, "guard_dice": now.guard.get("RV"), "agreement": now.guard.get("agreement")}
         if learner.crew.leads:
             self.report({**event, "seconds_left": seconds * left})
 
     # What is learnt ------------------------------------------------------------------------------------------------
 
     def _alpha(self, k: int) -> float:
-        """alpha in epoch k (from 1): 1/k (eq. 2); with a consensus rising from 0, as the teacher must learn first."""
+        """alpha in epoch k (from 1): 1/k (eq. 2); with labels and a consensus rising from 0: the teacher must learn first."""
         if self.config.recipe.fading:
             return 1.0 / k
-        rising = self.config.recipe.teacher == "consensus"
+        rising = self.config.recipe.teacher == "consensus" and self.material.labelled
         return self.config.alpha * (min(1.0, (k - 1) / RISE) if rising else 1.0)
 
     def _epoch(self, learner: Learner, own: Sequence[np.ndarray]) -> np.ndarray:
         """One pass; returns the mean of the weighted losses (labelled, flagged)."""
         config, recipe = self.config, self.config.recipe
         generator = Generator().manual_seed((config.seed * 1009 + self.number) * 100003 + learner.epoch)
-        alpha = self._alpha(learner.epoch + 1)
         labelled = _Slices.of(self.material.labelled) if recipe.supervised and self.material.labelled else None
         flagged = self._flagged_slices(own)
-        per_step = config.batch // 2 if labelled else config.batch
-        steps = min(config.steps, math.ceil(len(flagged.images) / per_step))
-        drawn = flagged.draw(steps * per_step, generator)
-        taught = alpha if flagged.weights.sum() > 0 else 0.0
+        alpha = self._alpha(learner.epoch + 1) if flagged.weights.sum() > 0 else 0.0
+        taught = config.batch // 2 if labelled else config.batch
+        steps = min(config.steps, math.ceil(len(flagged.images) / taught))
+        if (
+            labelled and recipe.guarded
+        ):  # labels lead: the steps are not counted by the flagged slices, which may be idle
+            taught, steps = (taught if alpha else 0), config.steps
+        drawn = flagged.draw(steps * taught, generator)
         losses = np.zeros(2)
         for step in range(steps):
             if learner.crew.agree([float(self.cancelled())], learner.device)[0]:
                 raise Cancelled
-            batch = self._batch(labelled, flagged, drawn[step * per_step : (step + 1) * per_step], generator)
+            batch = self._batch(labelled, flagged, drawn[step * taught : (step + 1) * taught], generator)
             learner.set_learning_rate(learner.epoch + step / steps)
-            losses += learner.step(batch, taught, self.models)
+            losses += learner.step(batch, alpha, self.models)
         return losses / steps
 
     def _flagged_slices(self, own: Sequence[np.ndarray]) -> _Slices:
@@ -258,19 +274,34 @@ class Refinement:
         )
 
     def _batch(self, labelled: _Slices | None, flagged: _Slices, drawn: Tensor, generator: Generator) -> Batch:
-        config, size = self.config, self.models.sampling.size
-        images, labels = flagged.take(drawn)
-        if config.recipe.teacher == "consensus":
-            images, labels = augment(images, labels, size, config=GENTLE, generator=generator)
-        if labelled is None:
-            return Batch(images, labels, 0)
-        index = torch.randint(0, len(labelled.images), (config.batch // 2,), generator=generator)
-        known, truth = labelled.take(index)
-        if config.recipe.teacher == "consensus":
-            domain, _ = flagged.take(torch.randint(0, len(flagged.images), (len(known),), generator=generator))
-            known = give_style(known, domain, share=config.style, generator=generator)
-        known, truth = augment(known, truth, size, config=AugmentationConfig(), generator=generator)
-        return Batch(torch.cat([known, images]), torch.cat([truth, labels]), len(known))
+        """A step's slices: labelled ones, and those `drawn` of the flagged ones."""
+        parts = [] if labelled is None else [self._known(labelled, self.config.batch - len(drawn), generator)]
+        known = sum(len(images) for images, _ in parts)
+        if len(drawn):
+            images, labels = flagged.take(drawn)
+            if self.config.recipe.teacher == "consensus":
+                images, labels = augment(images, labels, self.models.sampling.size, config=GENTLE, generator=generator)
+            parts.append((images, labels))
+        return Batch(*_joined(parts), known)
+
+    def _known(self, labelled: _Slices, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Labelled slices as in training; the first of them, in ``guarded``, with the look of the new domain instead."""
+        size, looks = self.models.sampling.size, self.material.looks
+        images, truth = labelled.take(torch.randint(0, len(labelled.images), (count,), generator=generator))
+        new = round(self.config.style * count) if looks and self.config.recipe.guarded else 0
+        parts = []
+        if looks and new:
+            moved, there = augment(images[:new], truth[:new], size, config=PLACED, generator=generator)
+            parts.append((looks.give(moved, generator=generator), there))
+        if new < count:
+            parts.append(augment(images[new:], truth[new:], size, config=AugmentationConfig(), generator=generator))
+        return _joined(parts)
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Images and labels of all parts."""
+    images, labels = zip(*parts, strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 def _masks(voters: np.ndarray) -> np.ndarray:
@@ -295,6 +326,8 @@ class _Slices:
 
     def draw(self, count: int, generator: Generator) -> Tensor:
         """Indices, `count` of them, with chances by weight; all alike where nothing weighs."""
+        if not count:
+            return torch.zeros(0, dtype=torch.long)
         weights = torch.from_numpy(self.weights)
         weights = weights if weights.sum() > 0 else torch.ones_like(weights)
         return torch.multinomial(weights, count, replacement=True, generator=generator)

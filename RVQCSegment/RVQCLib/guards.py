@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ def weighted(dice_by_structure: Mapping[str, float]) -> float:
 
 
 def fallen(before: Mapping[str, float], now: Mapping[str, float]) -> float:
-    """How far the guard has fallen: the larger loss of the RV's Dice and of the mean over structures."""
+    """How far a guard has fallen: the larger loss of the RV's Dice and of the mean over structures; or of the agreement."""
+    if "agreement" in before:
+        return before["agreement"] - now["agreement"]
     return max(before["RV"] - now["RV"], float(np.mean([before[s] - now[s] for s in STRUCTURES])))
 
 
@@ -48,30 +50,26 @@ class Look:
         What decides which epoch is kept.
     flagged
         Flagged stacks that this candidate would flag itself.
+    share
+        How far it went from the weights of before to what it had learnt.
     """
 
     epoch: int
     guard: Mapping[str, float]
     score: float
     flagged: int
+    share: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {"epoch": self.epoch, "guard": dict(self.guard), "score": self.score, "flagged": self.flagged}
-
-
-def loss_of_guard(before: Look, now: Look) -> float:
-    """By how much the guard of `now` is below that of `before`; of agreement where there are no labels."""
-    if "agreement" in before.guard:
-        return before.guard["agreement"] - now.guard["agreement"]
-    return fallen(before.guard, now.guard)
+        return {**asdict(self), "guard": dict(self.guard)}
 
 
 def best_of(looks: Sequence[Look], margin: float) -> Look:
     """The look to keep: the best score among those whose guard held. The first, before any step, always counts."""
     best = looks[0]
     for look in looks[1:]:
-        if loss_of_guard(looks[0], look) <= margin and look.score > best.score + PLATEAU:
+        if fallen(looks[0].guard, look.guard) <= margin and look.score > best.score + PLATEAU:
             best = look
     return best
 
@@ -83,7 +81,7 @@ def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
     to lose.
     """
     now = looks[-1]
-    if loss_of_guard(looks[0], now) > margin:
+    if fallen(looks[0].guard, now.guard) > margin:
         return "the guard fell"
     if now.flagged == 0 < looks[0].flagged:
         return "no flags are left"

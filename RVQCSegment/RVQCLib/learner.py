@@ -83,7 +83,7 @@ class Learner:
         known, taught = logits[: batch.labelled], logits[batch.labelled :]
         labels = batch.labels.to(self.device)
         supervised = supervised_loss(known, labels[: batch.labelled]) if batch.labelled else logits.new_zeros(())
-        flagged = alpha * self._lesson_loss(taught, labels[batch.labelled :], models)
+        flagged = alpha * self._lesson_loss(taught, labels[batch.labelled :], models) if len(taught) else supervised * 0
         (supervised + flagged).backward()
         self.crew.sum_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -121,13 +121,9 @@ class Learner:
             else:
                 self.average[name].copy_(value)
 
-    @torch.no_grad()
-    def pull(self, share: float) -> None:
-        """Bring model and slow copy back toward the weights that they started from, by `share` of the way."""
-        for weights in (self.model.state_dict(), self.average):
-            for name, value in weights.items():
-                if value.is_floating_point():
-                    value.lerp_(self.start[name].to(value.device), share)
+    def toward(self, share: float) -> dict[str, Tensor]:
+        """The weights that lie `share` of the way from those of before to the slow-moving copy."""
+        return between(self.start, self.average, share)
 
     def predict(self, model: nn.Module, images: np.ndarray) -> np.ndarray:
         """Class probabilities (slices, 4, size, size) of images (slices, 1, size, size) by a model in evaluation mode."""
@@ -179,10 +175,10 @@ class Learner:
         self.optimizer.load_state_dict(self.optimizer.state_dict())  # which brings its moments to the parameters
 
     def remember(self, look: Look) -> None:
-        """Add what was seen after an epoch; where it is the best so far, its weights are kept."""
+        """Add what was seen after an epoch; where it is the best so far, the weights that were looked at are kept."""
         self.looks.append(look)
         if best_of(self.looks, self.config.margin) is look:
-            self.best = {name: value.clone() for name, value in self.average.items()}
+            self.best = self.toward(look.share)
 
     # The checkpoint ------------------------------------------------------------------------------------------------
 
@@ -232,7 +228,16 @@ class Learner:
 
 
 def _look(values: dict[str, Any]) -> Look:
-    return Look(values["epoch"], values["guard"], values["score"], values["flagged"])
+    return Look(values["epoch"], values["guard"], values["score"], values["flagged"], values["share"])
+
+
+@torch.no_grad()
+def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """New weights on the line from `start` to `end`, `share` of the way (Wortsman et al., CVPR 2022)."""
+    return {
+        name: start[name].to(value).lerp(value, share) if value.is_floating_point() else value.clone()
+        for name, value in end.items()
+    }
 
 
 def _learning(model: nn.Module, normalization_only: bool) -> list[nn.Parameter]:

@@ -60,7 +60,7 @@ class RefinementConfig:
     epochs
         K_semi, the most epochs of a candidate.
     steps
-        The most steps of an epoch; fewer where the flagged slices have all been seen.
+        The steps of an epoch; without labels, and in the baselines, fewer where the flagged slices have all been seen.
     batch
         Slices of a step over all processes; half of them labelled where there are labelled ones.
     average
@@ -68,11 +68,11 @@ class RefinementConfig:
     alpha
         Weight of the flagged slices' loss where it does not fade.
     style
-        Part of the labelled slices that gets the look of the new domain.
+        Part of the labelled slices that gets the look of the new domain (`styles.Looks`).
     reconstruction
         Weight of R's opinion beside the consensus' probabilities in a pixel's label; 0 leaves R out.
     margin
-        By how much the guard may fall before all is taken back.
+        By how much the guard may fall; a candidate goes only as far from its start as this allows.
     patience
         Epochs without a better score until a plateau is called.
     guard_slices
@@ -89,10 +89,10 @@ class RefinementConfig:
     epochs: int = 6
     steps: int = 40
     batch: int = 16
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-4
     average: float = 0.98
     alpha: float = 0.5
-    style: float = 0.8
+    style: float = 0.75
     reconstruction: float = 0.3
     margin: float = 0.005
     patience: int = 3

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from RVQCLib.adaptation import Material, Refined, Refinement
+from RVQCLib.adaptation import SHARES, Material, Refined, Refinement
 from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.distributed import Crew, crew
@@ -24,6 +24,7 @@ from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_j
 from RVQCLib.fitting import Report, native_precision
 from RVQCLib.guards import fallen, thinned
 from RVQCLib.inference import choose_device, propose
+from RVQCLib.learner import between
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.metrics import dice
 from RVQCLib.newdomain import NewDomain
@@ -31,7 +32,7 @@ from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
 from RVQCLib.slices import Crop
 from RVQCLib.stack import LABELS, STRUCTURES, Stack
 from RVQCLib.study import StudySource, find_studies
-from RVQCLib.styles import give_style
+from RVQCLib.styles import Looks
 from RVQCLib.successor import recalibrate, write_successor
 from RVQCLib.teachers import Flagged
 
@@ -250,17 +251,16 @@ def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewMode
     labelled = examples(job.parts["train"], _source_size(job, view)) if job.config.recipe.supervised else []
     guards = examples(job.parts["guard"], sampling.size)
     thin = thinned(guards, job.config.guard_slices)
-    return Material(flagged, labelled, thin, _styled(thin, flagged, job.config.seed)), guards
+    looks = Looks.of([s.images[:, 0] for s in flagged], np.concatenate([example.images for example in guards]))
+    return Material(flagged, labelled, thin, _styled(thin, looks, job.config.seed), looks), guards
 
 
-def _styled(guard: Sequence[Example], flagged: Sequence[Flagged], seed: int) -> list[Example]:
+def _styled(guard: Sequence[Example], looks: Looks, seed: int) -> list[Example]:
     """The guard examples with the look of the new domain: labelled, and like what is to be segmented."""
     generator = torch.Generator().manual_seed(seed)
-    looks = torch.from_numpy(np.concatenate([stack.images for stack in flagged]))
     result = []
     for example in guard:
-        images = torch.from_numpy(example.images).float()[:, None]
-        styled = give_style(images, looks, share=1.0, generator=generator).clamp(0, 1)[:, 0]
+        styled = looks.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0]
         result.append(replace(example, images=styled.numpy().astype(np.float16)))
     return result
 
@@ -303,22 +303,32 @@ def _judge_pool(
     guards: Sequence[Example],
     material: Material,
 ) -> None:
-    """The last word: the mean of the candidates on the whole guard set. Where it fell, all candidates are taken back."""
+    """The last word: the mean of the candidates on the whole guard set. Where it fell, all go back, part of the way or all."""
     old, new = (_guard(job, pool, guards, material, refined, first) for pool, first in ((before, True), (after, False)))
-    fell = old["agreement"] - new["agreement"] if not guards else fallen(old, new)
-    back = job.config.recipe.guarded and fell > job.config.margin
+    share, last = 1.0, new
+    while job.config.recipe.guarded and fallen(old, last) > job.config.margin:
+        share = next((less for less in SHARES if less < share and guards), 0.0)
+        pool = replace(before, segmenters=tuple(_part_way(before, refined, share)))
+        last = _guard(job, pool, guards, material, refined, True) if share else old
     part = job.bundle.description["views"][view]
-    for entry, one in zip(part["segmenters"], refined, strict=True):
-        if not back and (one.kept or not job.config.recipe.guarded):
-            job.weights[entry["file"]] = {name: value.cpu() for name, value in one.weights.items()}
+    for entry, one, model in zip(part["segmenters"], refined, _part_way(before, refined, share), strict=True):
+        if share and (one.kept or not job.config.recipe.guarded):
+            job.weights[entry["file"]] = {name: value.cpu() for name, value in model.state_dict().items()}
             job.records[entry["file"]] = {"mode": job.config.mode, "epoch": one.kept}
     reasons = list(dict.fromkeys(one.stopped_because for one in refined))
     job.views[view] = {
-        "guard": {"before": old, "after": old if back else new, "refined": new, "stacks": len(guards)},
-        "rolled_back": bool(back),
-        "stopped_because": "; ".join([*reasons, "the guard of all candidates fell: rolled back"] if back else reasons),
+        "guard": {"before": old, "after": last, "refined": new, "stacks": len(guards)},
+        "share": share,
+        "rolled_back": not share,
+        "stopped_because": "; ".join(reasons if share else [*reasons, "the guard of all candidates fell: rolled back"]),
         "candidates": [one.to_json() for one in refined],
     }
+
+
+def _part_way(before: ViewModels, refined: Sequence[Refined], share: float) -> list[torch.nn.Module]:
+    """The candidates `share` of the way from what they were to what they have become."""
+    pairs = zip(before.segmenters, refined, strict=True)
+    return [_with_weights(model, between(model.state_dict(), one.weights, share)) for model, one in pairs]
 
 
 def _guard(

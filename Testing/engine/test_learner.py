@@ -110,17 +110,25 @@ def test_the_slow_copy_follows_and_without_guards_it_is_the_model(models: ViewMo
         assert torch.allclose(one.average[name], before + share * (now - before), atol=1e-7)
 
 
-def test_pulled_back_is_part_of_the_way_to_where_it_started(models: ViewModels) -> None:
+def test_part_of_the_way_lies_between_where_it_started_and_the_slow_copy(models: ViewModels) -> None:
     one, _ = learner()
     one.set_learning_rate(0.5)
     start, name = state(one.model), "encoder.0.0.0.weight"
     one.step(batch(), 0.5, models)
-    now, slow = state(one.model), {key: value.clone() for key, value in one.average.items()}
-    one.pull(0.25)
-    for moved, found in ((now, one.model.state_dict()), (slow, one.average)):
-        assert not torch.equal(moved[name], start[name])
-        assert torch.allclose(found[name], 0.75 * moved[name] + 0.25 * start[name], atol=1e-7)
-    assert torch.equal(one.start[name], start[name])
+    slow = {key: value.clone() for key, value in one.average.items()}
+    found = one.toward(0.25)
+    assert not torch.equal(slow[name], start[name])
+    assert torch.allclose(found[name], 0.25 * slow[name] + 0.75 * start[name], atol=1e-7)
+    assert all(torch.equal(one.toward(1.0)[key], value) for key, value in slow.items())
+    assert all(torch.equal(one.average[key], value) for key, value in slow.items())  # nothing moved by looking
+
+
+def test_a_step_of_labelled_slices_alone_is_supervised(models: ViewModels) -> None:
+    one, _ = learner("guarded")
+    data = batch(labelled=8)
+    with torch.no_grad():
+        expected = float(supervised_loss(one.model(data.images), data.labels))
+    assert one.step(data, 0.5, models) == pytest.approx([expected, 0.0], rel=1e-5)
 
 
 class OutOfMemory:

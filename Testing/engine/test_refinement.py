@@ -20,9 +20,11 @@ import torch
 from conftest import REPOSITORY, schematic_study, write_tiny_bundle
 
 from RVQCLib import training
+from RVQCLib.adaptation import SHARES, Refinement
 from RVQCLib.bundle import entries, load_bundle, replace_calibration
 from RVQCLib.cli import main
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
+from RVQCLib.learner import Learner
 from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle
 from RVQCLib.slices import Sampling
@@ -196,14 +198,45 @@ def test_the_baselines_run_in_the_same_loop(mode: str, strict: Path, tiny_acdc: 
     assert quantiles[0] == pytest.approx(2 * quantiles[1]) and new["fences"] == old["fences"]
 
 
-def test_when_the_guard_falls_everything_is_taken_back(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
-    wild = replace(QUICK, learning_rate=3.0, average=0.0)
-    result = refine(parent, tiny_acdc, tmp_path / "new", wild)
+def test_when_the_guard_falls_everything_is_taken_back(
+    parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is learnt, networks of zeros come of it, at every part of the way."""
+
+    def nothing(self: Learner, share: float) -> dict[str, torch.Tensor]:
+        return {n: torch.zeros_like(v) if self.epoch else v.clone() for n, v in self.average.items()}
+
+    monkeypatch.setattr(Learner, "toward", nothing)
+    result = refine(parent, tiny_acdc, tmp_path / "new")
     candidates = result["views"]["SA"]["candidates"]
     assert all(c["stopped_because"] == "the guard fell" and c["rolled_back"] for c in candidates)
     assert [c["kept_epoch"] for c in candidates] == [0, 0, 0]
+    assert all(look["share"] == min(SHARES) for c in candidates for look in c["epochs"][1:])
     assert result["changed"] == [] and hashes(tmp_path / "new") == hashes(parent)
     assert result["guard"]["after"] == result["guard"]["before"]
+
+
+def test_a_candidate_goes_as_far_as_its_guard_holds(
+    parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard that falls by 0.02 times the share of the way: half the way, where it fell by 0.01, is as far as 0.012 lets."""
+
+    def guard(self: Refinement, learner: Learner, weights: dict[str, torch.Tensor], examples: Any) -> dict[str, float]:
+        name = (
+            next(n for n, v in learner.average.items() if n.endswith("weight") and not v.equal(learner.start[n]))
+            if learner.epoch
+            else ""
+        )
+        whole = (learner.average[name] - learner.start[name]).norm() if name else 1.0
+        went = float((weights[name] - learner.start[name]).norm() / whole) if name else 0.0
+        return {"RV": 0.8 - 0.02 * went, "LV": 0.8, "MYO": 0.8}
+
+    monkeypatch.setattr(Refinement, "_guard", guard)
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, margin=0.012, epochs=1))
+    for candidate in result["views"]["SA"]["candidates"]:
+        before, after = candidate["epochs"]
+        assert (before["share"], after["share"]) == (1.0, 0.5)
+        assert after["guard"]["RV"] == pytest.approx(0.79, abs=1e-4)
 
 
 def test_without_labels_agreement_guards_and_the_test_is_said(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
