@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from RVQCLib.bundle import Bundle
-from RVQCLib.files import RVQCError, read_json, whole_file
+from RVQCLib.files import RVQCError, read_json, whole_file, whole_folder
 from RVQCLib.stack import STRUCTURES
 
-WORST = 5
-"""How many stacks, those of the lowest RV Dice, are named as failures."""
 _VIEWS = {"SA": "Short axis (SA)", "LA": "Long axis, four chambers (LA)"}
 _STRUCTURES = {"RV": "RV cavity", "LV": "LV cavity", "MYO": "LV myocardium"}
 _MEASURES = (("dice", "Dice", 3), ("hd_mm", "HD (3-D, mm)", 1), ("hd95_mm", "HD95 (mm)", 1))
@@ -21,39 +19,52 @@ _MEASURES = (("dice", "Dice", 3), ("hd_mm", "HD (3-D, mm)", 1), ("hd95_mm", "HD9
 
 @dataclass(frozen=True)
 class Measured:
-    """What `rvqc evaluate` wrote of a bundle: its summary, and a row a stack."""
+    """What `rvqc evaluate` wrote of a bundle: its summary, and where the card finds the pictures that it names."""
 
     summary: dict[str, Any]
-    rows: list[dict[str, str]]
+    folder: Path
+    pictures: str
 
 
 def write_card(bundle: Bundle, target: str | Path, evaluations: Sequence[str | Path] = ()) -> None:
-    """Write the card of `bundle` to `target`; `evaluations` are output folders of `rvqc evaluate` with this bundle.
+    """Write the card of `bundle` to `target`, and the pictures of its failures into ``<target>_pictures`` beside it.
+
+    `evaluations` are output folders of `rvqc evaluate` with this bundle.
 
     Raises
     ------
     RVQCError
         A folder is no evaluation, or one of another bundle.
     """
-    measured = [read_evaluation(bundle, Path(folder)) for folder in evaluations]
+    target = Path(target)
+    home = target.with_name(f"{target.stem}_pictures")
+    measured = [
+        read_evaluation(bundle, Path(folder), f"{home.name}/{number}")
+        for number, folder in enumerate(evaluations, start=1)
+    ]
+    if measured:
+        with whole_folder(home) as folder:
+            for one in measured:
+                shutil.copytree(one.folder / "worst", folder / Path(one.pictures).name / "worst")
     with whole_file(target) as part:
         part.write_text(card(bundle, measured), encoding="utf-8")
 
 
-def read_evaluation(bundle: Bundle, folder: Path) -> Measured:
+def read_evaluation(bundle: Bundle, folder: Path, pictures: str = "") -> Measured:
     """Read an output folder of `rvqc evaluate`; raises as `write_card`."""
     summary = read_json(folder / "summary.json")
     try:
         of = summary["bundle"]
-        with open(folder / "stacks.csv", newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except (KeyError, TypeError, OSError) as error:
-        raise RVQCError(f"{folder} is no evaluation ({error}); give the folder that 'rvqc evaluate' wrote.") from error
+        missing = [one["picture"] for one in summary["worst"] if not (folder / one["picture"]).is_file()]
+    except (KeyError, TypeError) as error:
+        raise RVQCError(f"{folder} is no evaluation that a card can be made of (no {error}); evaluate anew.") from error
+    if missing:
+        raise RVQCError(f"{folder} lacks its picture {missing[0]}; evaluate anew.")
     if of["hash"] != bundle.hash:
         raise RVQCError(
             f"{folder} is the evaluation of another bundle ({of['name']}, {of['hash'][:12]}); evaluate {bundle.path} anew."
         )
-    return Measured(summary, rows)
+    return Measured(summary, folder, pictures)
 
 
 def card(bundle: Bundle, measured: Sequence[Measured] = ()) -> str:
@@ -170,15 +181,21 @@ def _qc(qc: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _failures(one: Measured) -> Iterator[str]:
     """The stacks with the lowest RV Dice, and whether the QC saw it."""
-    worst = sorted(one.rows, key=lambda row: float(row["RV_dice"]))[:WORST]
     yield from ("## Known failures", "", "The stacks with the lowest RV Dice there, and what the QC said of them:", "")
     yield from ("| stack | group | RV Dice | RV HD (mm) | predicted Dice | verdict |", "|---|---|---|---|---|---|")
-    for row in worst:
+    pictures = []
+    for row in one.summary["worst"]:
         stack = f"{row['study']} {row['view']} {row['phase']}"
-        said = f"{float(row['RV_predicted_dice']):.3f}" if row.get("RV_predicted_dice") else "–"
-        real = f"{float(row['RV_dice']):.3f} | {float(row['RV_hd_mm']):.1f}"
+        said = "–" if row["predicted_dice"] is None else f"{row['predicted_dice']:.3f}"
+        real = f"{row['RV_dice']:.3f} | {row['RV_hd_mm']:.1f}"
         yield f"| {stack} | {row['group'] or '–'} | {real} | {said} | {row['verdict']} |"
-    yield ""
+        pictures.append(f"![{stack}: RV Dice {row['RV_dice']:.3f}]({one.pictures}/{row['picture']})")
+    yield from (
+        "",
+        "In each the slice where found and true RV differ most; blue the true outline, orange the found one:",
+        "",
+    )
+    yield from (*pictures, "")
 
 
 def _values(dice: Mapping[str, float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part, unseen_groups
+from RVQCLib.failures import Failure, picture, worst, write_failures
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.inference import choose_device
 from RVQCLib.layouts import StudySource
@@ -57,7 +58,8 @@ def evaluate(
     jobs: int = 1,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Segment every labelled study of `data` and compare; write ``summary.json``, ``stacks.csv``, ``evaluation.html``.
+    """Segment every labelled study of `data` and compare; write ``summary.json``, ``stacks.csv``, ``evaluation.html``, and
+    pictures of the worst stacks into ``worst``.
 
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
     with the standard deviation, for all stacks, every group and every phase; ``unseen_groups`` are those that training
@@ -72,10 +74,11 @@ def evaluate(
     sources = select_part(everyone, views, part)
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
-    judged = QCRows()
+    judged, failures = QCRows(), list[Failure]()
     for number, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
         rows += found.rows
         judged.extend(found.judged)
+        failures = worst([*failures, *found.failures])
         if report is not None:
             report({"event": "evaluate", "study": source.name, "done": number, "total": len(sources)})
     if not rows:
@@ -91,6 +94,7 @@ def evaluate(
     if qc:
         summary["qc"] = summarize_qc(judged, severities=severities, seed=seed)
     with whole_folder(out) as folder:
+        summary["worst"] = write_failures(failures, folder)
         write_json(folder / "summary.json", summary)
         write_csv(folder / "stacks.csv", rows)
         if qc:
@@ -104,10 +108,11 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Found:
-    """The rows of one study: its stacks against their true masks, and how its masks were judged."""
+    """The rows of one study: its stacks against their true masks, how its masks were judged, and its stacks' pictures."""
 
     rows: list[dict[str, Any]]
     judged: QCRows
+    failures: list[Failure]
 
 
 def _judge_study(
@@ -122,7 +127,16 @@ def _judge_study(
             head = {"study": study.name, "group": study.group, "vendor": study.vendor}
             head |= {"view": stack.image.view, "phase": stack.image.phase}
             add_stack(judged, head, stack, truth, bundle.models(stack.image.view, device), severities, seed=seed)
-    return _Found(stack_rows(result), judged)
+    rows = stack_rows(result)
+    return _Found(rows, judged, worst(_pictures(result, rows)))
+
+
+def _pictures(result: StudyResult, rows: Sequence[dict[str, Any]]) -> Iterator[Failure]:
+    stacks = {(stack.image.view, stack.image.phase): stack for stack in result.stacks}
+    for row in rows:
+        stack, truth = stacks[row["view"], row["phase"]], result.study.label(row["view"], row["phase"])
+        if truth is not None:
+            yield Failure(row, picture(stack.image, stack.mask, truth))
 
 
 def stack_rows(result: StudyResult) -> list[dict[str, Any]]:

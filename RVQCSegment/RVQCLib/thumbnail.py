@@ -36,7 +36,7 @@ def thumbnail(image: Stack, mask: Stack, entry: Mapping[str, Any]) -> dict[str, 
     height, width = image.geometry.spacing_zyx[1:]
     rows, columns, side = window(labels > 0, height, width)
     index = _slice(labels, entry)
-    grid = (_samples(rows, labels.shape[1], height, side), _samples(columns, labels.shape[2], width, side))
+    grid = (places(rows, labels.shape[1], height, side), places(columns, labels.shape[2], width, side))
     low = 8 - GREY_BITS
     grey = drawing.to_grey(pixels[index][np.ix_(*grid)]) >> low << low
     outlines = borders(labels[index][np.ix_(*grid)])
@@ -52,8 +52,8 @@ def _slice(labels: np.ndarray, entry: Mapping[str, Any]) -> int:
     return int(area.argmax()) if area.any() else len(labels) // 2
 
 
-def _samples(cut: slice, size: int, spacing: float, side: float) -> np.ndarray:
-    """Indices along one axis at PIXELS even places over `side` mm, centred on the middle of `cut`."""
+def places(cut: slice, size: int, spacing: float, side: float, pixels: int = PIXELS) -> np.ndarray:
+    """Indices along one axis at `pixels` even places over `side` mm, centred on the middle of `cut`."""
     start, stop, _ = cut.indices(size)
-    places = (start + stop - 1) / 2 + ((np.arange(PIXELS) + 0.5) / PIXELS - 0.5) * side / spacing
-    return np.clip(np.rint(places), 0, size - 1).astype(int)
+    found = (start + stop - 1) / 2 + ((np.arange(pixels) + 0.5) / pixels - 0.5) * side / spacing
+    return np.clip(np.rint(found), 0, size - 1).astype(int)

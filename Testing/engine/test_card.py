@@ -6,13 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import tiny_description, write_tiny_bundle
 
 from RVQCLib.bundle import Bundle, load_bundle, shipped_bundle
 from RVQCLib.card import card, read_evaluation
 from RVQCLib.cli import BAD_INPUT, main
-from RVQCLib.evaluation import MEASURES, summarize, write_csv
+from RVQCLib.evaluation import MEASURES, summarize
+from RVQCLib.failures import Failure, worst, write_failures
 from RVQCLib.files import BundleError, write_json
 from RVQCLib.stack import STRUCTURES
 
@@ -36,8 +38,10 @@ def write_evaluation(bundle: Bundle, folder: Path, data: str = "none") -> Path:
     """What `rvqc evaluate` writes, with ROWS for what it found."""
     summary = summarize(ROWS, seed=0, resamples=50)
     summary |= {"bundle": {"name": bundle.name, "hash": bundle.hash}, "data": data, "part": "test", "seed": 0}
+    folder.mkdir(exist_ok=True)
+    grey = np.zeros((4, 4, 3), np.uint8)
+    summary["worst"] = write_failures(worst(Failure(one, grey) for one in ROWS), folder)
     write_json(folder / "summary.json", {**summary, "unseen_groups": ["RV"]})
-    write_csv(folder / "stacks.csv", ROWS)
     return folder
 
 
@@ -90,9 +94,12 @@ def test_the_evaluation_of_another_bundle_is_refused(
     arguments = ["info", str(tiny_bundle), "--card", str(target), "--evaluation"]
     assert main([*arguments, str(found)]) == BAD_INPUT
     assert "is the evaluation of another bundle (tiny, " in capsys.readouterr().err
-    (found / "stacks.csv").unlink()
+    (found / "worst" / "p2_SA_ES.png").unlink()
     assert main([*arguments, str(found)]) == BAD_INPUT
-    assert "is no evaluation" in capsys.readouterr().err
+    assert "lacks its picture worst/p2_SA_ES.png" in capsys.readouterr().err
+    (found / "summary.json").write_text("{}")
+    assert main([*arguments, str(found)]) == BAD_INPUT
+    assert "is no evaluation that a card can be made of (no 'bundle')" in capsys.readouterr().err
     shutil.rmtree(found)
     assert main([*arguments, str(found)]) == BAD_INPUT and not target.exists()
     assert main(["info", str(tiny_bundle), "--evaluation", str(found)]) == BAD_INPUT

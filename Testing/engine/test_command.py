@@ -266,4 +266,7 @@ def test_evaluate_writes_tables_and_page(phantom: Path, tiny_bundle: Path, tmp_p
     assert summary["n_stacks"] == 4 and set(summary["structures"]) == {"RV", "LV", "MYO"}
     assert set(summary["structures"]["RV"]["dice"]) >= {"mean", "low", "high"}
     assert len((tmp_path / "e" / "stacks.csv").read_text().splitlines()) == 5
+    dice = [one["RV_dice"] for one in summary["worst"]]
+    assert len(dice) == 4 and dice == sorted(dice)
+    assert all((tmp_path / "e" / one["picture"]).read_bytes().startswith(b"\x89PNG") for one in summary["worst"])
     assert "<html" in (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")

@@ -47,7 +47,7 @@ ORDER = [
     *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),
     *("adaptation", "refinement", "reviews", "manifest", "cohort_table", "thumbnail", "study_task", "processes"),
     *("cluster", "cohort_page", "cohort_files", "cohort"),
-    *("qc_statistics", "qc_evaluation", "evaluation", "ablation"),
+    *("qc_statistics", "qc_evaluation", "failures", "evaluation", "ablation"),
     *("challenge", "challenge_tables", "mms2", "card", "info", "demo"),
     *("jobs", "worker", "commands", "cli"),
 ]
