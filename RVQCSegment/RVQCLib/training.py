@@ -37,8 +37,8 @@ class TrainingConfig:
     """Everything that decides what a bundle will be.
 
     With `consensus`, the mean of the candidates is one more candidate; without, the pool is the paper's.
-    `start` is the hash of the bundle whose networks the runs begin from, empty for random weights; a run of 0 epochs takes
-    its network over as it is.
+    `start` is the hash of the bundle whose networks the runs begin from, empty for random weights, and `continuation` how
+    many trainings lie before this one; a run of 0 epochs takes its network over as it is.
     `leave_out` names groups, or single studies, that go to the test part whole.
     `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
     best of every run first, because candidates that differ say more when they agree.
@@ -57,6 +57,7 @@ class TrainingConfig:
     batch: int = 16
     learning_rate: float = 2e-3
     start: str = ""
+    continuation: int = 0
     seed: int = 0
     validation: float = 0.2
     test: float = 0.2
@@ -73,7 +74,7 @@ class TrainingConfig:
     def runs(self) -> dict[str, RunConfig]:
         """The training runs by name: one a candidate network, the QC module R, the locator."""
         # A run that begins where another ended must not see that one's augmented images again.
-        seed = self.seed + (1000 if self.start else 0)
+        seed = self.seed + 1000 * self.continuation
         common: dict[str, Any] = {
             "batch": self.batch,
             "precision": self.precision,
@@ -274,7 +275,7 @@ def train_bundle(
     if start:
         bundle = load_bundle(start, allow=allow)
         _check_split(bundle, config.view, parts)
-        config = replace(config, start=bundle.hash)
+        config = replace(config, start=bundle.hash, continuation=1 + _continuations(bundle, config.view))
         weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
     _claim(work, {"config": config.to_json(), "split": parts})
     cores = os.cpu_count() or 1
@@ -316,6 +317,12 @@ def _check_split(bundle: Bundle, view: str, parts: dict[str, list[str]]) -> None
             f"The networks of {bundle.path} were trained on {leaked[0]}, which is to validate or test here; "
             "use the --seed, --validation and --test that it was trained with."
         )
+
+
+def _continuations(bundle: Bundle, view: str) -> int:
+    """How often the networks of `view` were trained on already; bundles before this was counted tell it by their start."""
+    config = bundle.description["views"][view]["training"]["config"]
+    return config.get("continuation", 1 if config.get("start") else 0)
 
 
 def _start_of(bundle: Bundle, view: str, name: str, run: RunConfig) -> Path:

@@ -206,6 +206,13 @@ def test_a_training_may_begin_from_a_bundle(tiny_acdc: Path, trained: Trained, t
         began = {e["sha256"] for e in old["segmenters"] if e["run"] == run}
         later = [e for e in new["segmenters"] if e["run"] == run and e["epoch"] == 1]
         assert all(e["sha256"] not in began for e in later)
+    # A third training must draw other augmented images than the second.
+    nothing = replace(config, epochs=0)
+    third = train_bundle(tiny_acdc, tmp_path / "third", nothing, start=tmp_path / "more", device="cpu")
+    stored = [part["views"]["SA"]["training"]["config"] for part in (description, again, third)]
+    assert [one["continuation"] for one in stored] == [0, 1, 2]
+    seeds = [{run.seed for run in replace(TINY, continuation=n).runs().values()} for n in range(3)]
+    assert not (seeds[0] & seeds[1] or seeds[1] & seeds[2])
 
 
 def test_what_a_training_cannot_begin_from(tiny_acdc: Path, trained: Trained, tmp_path: Path) -> None:
