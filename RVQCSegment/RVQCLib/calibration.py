@@ -35,6 +35,8 @@ from RVQCLib.study import StudySource, find_studies
 
 log = logging.getLogger(__name__)
 
+Labelled = tuple[str, Stack, Stack]
+"""A study's name, an image, its true mask."""
 STRENGTHS = (0.3, 0.6, 1.0)
 """Of the errors injected into masks (`mask_errors.corrupt_mask`)."""
 DRAWS = 2
@@ -54,7 +56,7 @@ class Opinion:
 
 
 @dataclass
-class _Rows:
+class Rows:
     """What labelled stacks showed, row by row: whose, whether its mask was damaged, features, and the real Dice (3,) of the
     stack and (slices, 3)."""
 
@@ -74,7 +76,7 @@ class _Rows:
         self.dice.append(np.array([dice(a, b) for a, b in pairs]))
         self.slice_dice.append(np.array([[dice(a[k], b[k]) for a, b in pairs] for k in range(len(native))]))
 
-    def extend(self, others: _Rows) -> None:
+    def extend(self, others: Rows) -> None:
         """Add all of the others' rows."""
         for name in ("patients", "damaged", "features", "dice", "slice_dice"):
             getattr(self, name).extend(getattr(others, name))
@@ -173,21 +175,8 @@ def calibrate_view(
     `cancelled` is asked before every stack and every shifted version of it, with several jobs before every stack; when it
     says so, `Cancelled` is raised.
     """
-    ask = cancelled if jobs <= 1 else None
-    pairs = [pair for source in sources for pair in _labelled(source, view)]
-    if not pairs:
-        raise RVQCError(f"No labelled {view} stack is left to calibrate on; give studies that training never saw.")
-    clean = []
-    for one in in_order(partial(_see, models=models, cancelled=ask), [image for _, image, _ in pairs], jobs):
-        _go_on(cancelled)
-        clean.append(one)
-    tables, rows = stack_fences(clean), _Rows()
-    numbered = list(enumerate(pairs, start=1))
-    work = partial(_grade, models=models, tables=tables, cancelled=ask)
-    for (done, (study, image, _)), more in zip(numbered, in_order(work, numbered, jobs), strict=True):
-        _go_on(cancelled)
-        rows.extend(more)
-        report({"event": "calibrate", "study": study, "stack": image.name, "done": done, "total": len(pairs)})
+    pairs = labelled_stacks(sources, view)
+    clean, tables, rows = observe(pairs, models, jobs=jobs, report=report, cancelled=cancelled)
     return {
         "n_stacks": len(pairs),
         "n_studies": len({study for study, _, _ in pairs}),
@@ -199,6 +188,44 @@ def calibrate_view(
         "slice_fences": slice_fences(clean),
         **_fit(rows),
     }
+
+
+def labelled_stacks(sources: Sequence[StudySource], view: str) -> list[Labelled]:
+    """Every labelled stack of `view`.
+
+    Raises
+    ------
+    RVQCError
+        There is none.
+    """
+    pairs = [pair for source in sources for pair in _labelled(source, view)]
+    if not pairs:
+        raise RVQCError(f"No labelled {view} stack is left to calibrate on; give studies that training never saw.")
+    return pairs
+
+
+def observe(
+    pairs: Sequence[Labelled],
+    models: ViewModels,
+    *,
+    jobs: int = 1,
+    report: Callable[[dict[str, Any]], None] = lambda event: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[list[Clean], dict[str, Any], Rows]:
+    """What fences need of the stacks as they are, the stacks' fences, and the rows of all their versions."""
+    ask = cancelled if jobs <= 1 else None
+    clean = []
+    for one in in_order(partial(_see, models=models, cancelled=ask), [image for _, image, _ in pairs], jobs):
+        _go_on(cancelled)
+        clean.append(one)
+    tables, rows = stack_fences(clean), Rows()
+    numbered = list(enumerate(pairs, start=1))
+    work = partial(_grade, models=models, tables=tables, cancelled=ask)
+    for (done, (study, image, _)), more in zip(numbered, in_order(work, numbered, jobs), strict=True):
+        _go_on(cancelled)
+        rows.extend(more)
+        report({"event": "calibrate", "study": study, "stack": image.name, "done": done, "total": len(pairs)})
+    return clean, tables, rows
 
 
 def _go_on(cancelled: Callable[[], bool] | None) -> None:
@@ -213,14 +240,14 @@ def _see(image: Stack, *, models: ViewModels, cancelled: Callable[[], bool] | No
 
 
 def _grade(
-    numbered: tuple[int, tuple[str, Stack, Stack]],
+    numbered: tuple[int, Labelled],
     *,
     models: ViewModels,
     tables: dict[str, Any],
     cancelled: Callable[[], bool] | None,
-) -> _Rows:
+) -> Rows:
     """The rows of one labelled stack: as it is, shifted, and with errors in its mask."""
-    rows, (number, (study, image, truth)) = _Rows(), numbered
+    rows, (number, (study, image, truth)) = Rows(), numbered
     fence = Fences.from_json(tables[image.phase]["RV"])
     for version in (image, *_versions(study, image, number)):
         _go_on(cancelled)
@@ -232,7 +259,7 @@ def _grade(
     return rows
 
 
-def _labelled(source: StudySource, view: str) -> Iterator[tuple[str, Stack, Stack]]:
+def _labelled(source: StudySource, view: str) -> Iterator[Labelled]:
     study = source.load(labels=True)
     for image in study.stacks:
         truth = study.label(image.view, image.phase)
@@ -263,7 +290,7 @@ def damage(proposal: Proposal, chosen: Chosen, models: ViewModels, strength: flo
     return replace(chosen, mask=mask, probabilities=one_hot(mask), reconstruction=again, measures=own)
 
 
-def _fit(rows: _Rows) -> dict[str, Any]:
+def _fit(rows: Rows) -> dict[str, Any]:
     """The models of slices and of stacks by structure, and from where on a stack's prediction is trusted."""
     owner = np.repeat(np.arange(len(rows.dice)), [len(one) for one in rows.slice_dice])
     patients = [rows.patients[row] for row in owner]
