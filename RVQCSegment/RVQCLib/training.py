@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,103 +18,17 @@ import torch
 from safetensors.torch import load_file
 
 from RVQCLib import __version__
-from RVQCLib.augmentation import AugmentationConfig
 from RVQCLib.bundle import SCHEMA, Bundle, check_target, join_bundles, load_bundle, write_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.files import RVQCError, read_json, sha256, whole_folder, write_json
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
-from RVQCLib.networks import NETWORKS
-from RVQCLib.slices import Sampling, locator_crop
+from RVQCLib.slices import locator_crop
 from RVQCLib.study import StudySource, find_studies
+from RVQCLib.training_config import TrainingConfig
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what a bundle will be.
-
-    With `consensus`, the mean of the candidates is one more candidate; without, the pool is the paper's.
-    `start` is the hash of the bundle whose networks the runs begin from, empty for random weights, and `continuation` how
-    many trainings lie before this one; a run of 0 epochs takes its network over as it is.
-    `leave_out` names groups, or single studies, that go to the test part whole.
-    `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
-    best of every run first, because candidates that differ say more when they agree.
-    """
-
-    view: str = "SA"
-    networks: tuple[str, ...] = ("BN1", "BN2")
-    width: int = 16
-    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    m_best: int = 3
-    consensus: bool = True
-    epochs: int = 40
-    qc_epochs: int = 60
-    locator_epochs: int = 12
-    corruption: float = 0.7
-    batch: int = 16
-    learning_rate: float = 2e-3
-    start: str = ""
-    continuation: int = 0
-    seed: int = 0
-    validation: float = 0.2
-    test: float = 0.2
-    leave_out: tuple[str, ...] = ()
-    source_size: int = 192
-    precision: str = "float32"
-    sampling: Sampling = field(default_factory=Sampling)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values; `leave_out` only where it names something, so that older trainings can go on."""
-        values = json.loads(json.dumps(asdict(self)))
-        return values if self.leave_out else {k: v for k, v in values.items() if k != "leave_out"}
-
-    def runs(self) -> dict[str, RunConfig]:
-        """The training runs by name: one a candidate network, the QC module R, the locator."""
-        # A run that begins where another ended must not see that one's augmented images again.
-        seed = self.seed + 1000 * self.continuation
-        common: dict[str, Any] = {
-            "batch": self.batch,
-            "precision": self.precision,
-            "learning_rate": self.learning_rate,
-        }
-        runs = {}
-        for number, network in enumerate(self.networks):
-            width = {"width": self.width} if network in NETWORKS else {}
-            runs[f"segmenter{number + 1}"] = RunConfig(
-                task="segmenter",
-                network=network,
-                parameters={**width, **self.parameters.get(network, {})},
-                epochs=self.epochs,
-                seed=seed + number,
-                size=self.sampling.size,
-                keep=self.m_best,
-                spread=max(1, self.epochs // 10),
-                **common,
-            )
-        runs["qc"] = RunConfig(
-            task="qc",
-            network="AE",
-            parameters=self.parameters.get("AE", {}),
-            epochs=self.qc_epochs,
-            seed=seed,
-            size=self.sampling.size,
-            corruption=self.corruption,
-            **common,
-        )
-        runs["locator"] = RunConfig(
-            task="locator",
-            network="BN1",
-            parameters={"width": 8, "stages": 4, "classes": 2},
-            epochs=self.locator_epochs,
-            seed=seed,
-            size=self.sampling.locator_size,
-            augmentation=AugmentationConfig(shift_pixels=20.0, scale=(0.7, 1.4), elastic_pixels=1.0),
-            **common,
-        )
-        return runs
 
 
 def examples_for(

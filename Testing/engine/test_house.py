@@ -44,7 +44,18 @@ ORDER = [
     *("losses", "augmentation", "fitting", "drawing", "charts", "function", "report", "edits", "result", "pipeline"),
     *("reformat", "phantom_anatomy", "phantom_tissues", "phantom_scanner", "phantom_planes"),
     *("phantom_variety", "phantom", "samples"),
-    *("training", "recipes", "guards", "distributed", "styles", "teachers", "newdomain", "successor", "learner"),
+    *(
+        "training_config",
+        "training",
+        "recipes",
+        "guards",
+        "distributed",
+        "styles",
+        "teachers",
+        "newdomain",
+        "successor",
+        "learner",
+    ),
     *("adaptation", "refinement", "reviews", "manifest", "cohort_table", "thumbnail", "study_task", "processes"),
     *("cluster", "cohort_page", "cohort_files", "cohort"),
     *("qc_statistics", "qc_evaluation", "failures", "evaluation", "ablation"),
@@ -53,7 +64,17 @@ ORDER = [
 ]
 """Rooms in the order in which data flows; a file imports only from those before it. Names of rooms to come hold a place."""
 
-TORCH_ROOMS = {"networks", "losses", "augmentation", "fitting", "training", "distributed", "styles", "learner"}
+TORCH_ROOMS = {
+    "networks",
+    "losses",
+    "augmentation",
+    "fitting",
+    "training_config",
+    "training",
+    "distributed",
+    "styles",
+    "learner",
+}
 TORCH_ROOMS |= {"adaptation", "refinement"}
 PACKAGES = {"RVQCLib", "torch", "numpy", "SimpleITK", "safetensors", "jinja2", "markupsafe", "__future__"}
 PACKAGES |= {"distributed"}  # the extra for clusters
