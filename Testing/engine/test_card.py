@@ -117,3 +117,5 @@ def test_the_shipped_bundle_has_a_card() -> None:
         calibration = bundle.description["views"][view]["calibration"]
         assert f"Calibrated on {calibration['n_stacks']} stacks of {calibration['n_studies']} studies" in text
     assert bundle.cautions["LA"] in text
+    written = bundle.path / "README.md"
+    assert not written.is_file() or bundle.hash in written.read_text(encoding="utf-8"), "the card is of another bundle"
