@@ -14,6 +14,7 @@ import numpy as np
 
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part, unseen_groups
+from RVQCLib.drawing import data_uri
 from RVQCLib.failures import Failure, picture, worst, write_failures
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.inference import choose_device
@@ -101,7 +102,8 @@ def evaluate(
             write_csv(folder / "qc_stacks.csv", judged.stacks)
             write_csv(folder / "qc_slices.csv", judged.slices)
             write_csv(folder / "qc_injected.csv", judged.injected)
-        page = evaluation_page(summary, rows, qc_rows=judged.stacks or None)
+        pictures = [(one.name.replace("_", " "), data_uri(one.picture)) for one in failures]
+        page = evaluation_page(summary, rows, qc_rows=judged.stacks or None, pictures=pictures)
         (folder / "evaluation.html").write_text(page, encoding="utf-8")
     return summary
 

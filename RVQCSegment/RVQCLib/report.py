@@ -79,6 +79,7 @@ def evaluation_page(
     rows: Sequence[Mapping[str, Any]],
     *,
     qc_rows: Sequence[Mapping[str, Any]] | None = None,
+    pictures: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page of ``rvqc evaluate``: tables by group, box plots, worst stacks, and how good the QC itself is.
 
@@ -92,6 +93,8 @@ def evaluation_page(
         the stack is left out of that number.
     qc_rows : sequence of Mapping
         Rows for the curves of the QC where they are others than `rows`: the stacks under image shifts too.
+    pictures : sequence of (str, str)
+        Of the worst stacks: what each is called, and its ``data:`` address.
 
     Returns
     -------
@@ -110,6 +113,7 @@ def evaluation_page(
         tables=[_group_table(rows, view) for view in charts.distinct(rows, "view")],
         boxes=[charts.box_chart(rows, structure, metric) for structure, metric in metrics],
         worst=by_dice[:10],
+        pictures=pictures,
         qc=[charts.qc_charts(qc_rows, structure) for structure in STRUCTURES] if summary.get("qc") else [],
         provenance=list(origin(summary)),
     )

@@ -269,4 +269,5 @@ def test_evaluate_writes_tables_and_page(phantom: Path, tiny_bundle: Path, tmp_p
     dice = [one["RV_dice"] for one in summary["worst"]]
     assert len(dice) == 4 and dice == sorted(dice)
     assert all((tmp_path / "e" / one["picture"]).read_bytes().startswith(b"\x89PNG") for one in summary["worst"])
-    assert "<html" in (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    assert "<html" in page and page.count("true and found outline of the RV") == 4
