@@ -16,25 +16,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from RVQCLib.adaptation import SHARES, Material, Refined, Refinement
+from RVQCLib.adaptation import Material, Refined, Refinement
 from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
 from RVQCLib.fitting import Report, native_precision
-from RVQCLib.guards import fallen, thinned
-from RVQCLib.inference import choose_device, propose
-from RVQCLib.learner import between
+from RVQCLib.guards import thinned
+from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
-from RVQCLib.metrics import dice
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
 from RVQCLib.slices import Crop
-from RVQCLib.stack import LABELS, STRUCTURES, Stack
+from RVQCLib.stack import STRUCTURES, Stack
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.styles import Looks
 from RVQCLib.successor import recalibrate, write_successor
 from RVQCLib.teachers import Flagged
+from RVQCLib.verdict import judge, judge_by_agreement, with_weights
 
 __all__ = ["RECIPES", "Recipe", "RefinementConfig", "refine_bundle"]
 
@@ -220,10 +219,10 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
             config, number, now, material, voters, checkpoint, weight, report=told, cancelled=job.cancelled
         ).run()
         refined.append(one)
-        pool[number] = _with_weights(pool[number], one.weights)
+        pool[number] = with_weights(pool[number], one.weights)
         voters = [_replaced(all_, number, own) for all_, own in zip(voters, one.probabilities, strict=True)]
         _tell_candidate(job, view, number, len(pool), one)
-    _judge_pool(job, view, models, replace(models, segmenters=tuple(pool)), refined, guards, material)
+    _judge_pool(job, view, models, refined, guards)
     job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
 
 
@@ -273,14 +272,6 @@ def _may_teach(job: _Job, view: str, flagged: Sequence[Flagged]) -> dict[str, An
     return {"ceiling": ceiling, "predicted_quality": quality, "teaches": ceiling > quality or not guarded}
 
 
-def _with_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-    import copy
-
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(weights)
-    return twin.eval()
-
-
 def _replaced(voters: np.ndarray, number: int, own: np.ndarray) -> np.ndarray:
     new = voters.copy()
     new[number] = own
@@ -295,62 +286,28 @@ def _tell_candidate(job: _Job, view: str, number: int, count: int, one: Refined)
 
 
 def _judge_pool(
-    job: _Job,
-    view: str,
-    before: ViewModels,
-    after: ViewModels,
-    refined: Sequence[Refined],
-    guards: Sequence[Example],
-    material: Material,
+    job: _Job, view: str, models: ViewModels, refined: Sequence[Refined], guards: Sequence[Example]
 ) -> None:
-    """The last word: the mean of the candidates on the whole guard set. Where it fell, all go back, part of the way or all."""
-    old, new = (_guard(job, pool, guards, material, refined, first) for pool, first in ((before, True), (after, False)))
-    share, last = 1.0, new
-    while job.config.recipe.guarded and fallen(old, last) > job.config.margin:
-        share = next((less for less in SHARES if less < share and guards), 0.0)
-        pool = replace(before, segmenters=tuple(_part_way(before, refined, share)))
-        last = _guard(job, pool, guards, material, refined, True) if share else old
+    """The last word, and what is noted of it."""
+    if guards:
+        verdict = judge(models, refined, guards, job.config, job.check)
+    else:
+        verdict = judge_by_agreement(models, refined, job.config)
     part = job.bundle.description["views"][view]
-    for entry, one, model in zip(part["segmenters"], refined, _part_way(before, refined, share), strict=True):
-        if share and (one.kept or not job.config.recipe.guarded):
+    for entry, one, model in zip(part["segmenters"], refined, verdict.models.segmenters, strict=True):
+        if verdict.share and (one.kept or not job.config.recipe.guarded):
             job.weights[entry["file"]] = {name: value.cpu() for name, value in model.state_dict().items()}
             job.records[entry["file"]] = {"mode": job.config.mode, "epoch": one.kept}
-    reasons = list(dict.fromkeys(one.stopped_because for one in refined))
+    reasons = [one.stopped_because for one in refined]
+    if not verdict.share:
+        reasons.append("the guard of all candidates fell: rolled back")
     job.views[view] = {
-        "guard": {"before": old, "after": last, "refined": new, "stacks": len(guards)},
-        "share": share,
-        "rolled_back": not share,
-        "stopped_because": "; ".join(reasons if share else [*reasons, "the guard of all candidates fell: rolled back"]),
+        "guard": {**verdict.guard, "stacks": len(guards)},
+        "share": verdict.share,
+        "rolled_back": not verdict.share,
+        "stopped_because": "; ".join(dict.fromkeys(reasons)),
         "candidates": [one.to_json() for one in refined],
     }
-
-
-def _part_way(before: ViewModels, refined: Sequence[Refined], share: float) -> list[torch.nn.Module]:
-    """The candidates `share` of the way from what they were to what they have become."""
-    pairs = zip(before.segmenters, refined, strict=True)
-    return [_with_weights(model, between(model.state_dict(), one.weights, share)) for model, one in pairs]
-
-
-def _guard(
-    job: _Job,
-    models: ViewModels,
-    guards: Sequence[Example],
-    material: Material,
-    refined: Sequence[Refined],
-    first: bool,
-) -> dict[str, float]:
-    """Dice by structure of the candidates' mean on the guard set; without labels the candidates' agreement."""
-    if not guards:
-        pick = [one.looks[0] if first else next(k for k in one.looks if k.epoch == one.kept) for one in refined]
-        return {"agreement": float(np.mean([look.guard["agreement"] for look in pick]))}
-    rows = []
-    for example in guards:
-        job.check()
-        with torch.autocast(job.device.split(":")[0], torch.bfloat16, enabled=job.config.precision == "bfloat16"):
-            probabilities = propose(example.images.astype(np.float32)[:, None], replace(models, consensus=False))
-        mask = probabilities.mean(axis=0).argmax(axis=1)
-        rows.append([dice(mask == LABELS[s], example.labels == LABELS[s]) for s in STRUCTURES])
-    return dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True))
 
 
 def _finish(job: _Job, domain: NewDomain, name: str) -> None:

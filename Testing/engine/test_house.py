@@ -56,7 +56,17 @@ ORDER = [
         "successor",
         "learner",
     ),
-    *("adaptation", "refinement", "reviews", "manifest", "cohort_table", "thumbnail", "study_task", "processes"),
+    *(
+        "adaptation",
+        "verdict",
+        "refinement",
+        "reviews",
+        "manifest",
+        "cohort_table",
+        "thumbnail",
+        "study_task",
+        "processes",
+    ),
     *("cluster", "cohort_page", "cohort_files", "cohort"),
     *("qc_statistics", "qc_evaluation", "failures", "evaluation", "ablation"),
     *("challenge", "challenge_tables", "mms2", "card", "info", "demo"),
@@ -75,7 +85,7 @@ TORCH_ROOMS = {
     "styles",
     "learner",
 }
-TORCH_ROOMS |= {"adaptation", "refinement"}
+TORCH_ROOMS |= {"adaptation", "verdict", "refinement"}
 PACKAGES = {"RVQCLib", "torch", "numpy", "SimpleITK", "safetensors", "jinja2", "markupsafe", "__future__"}
 PACKAGES |= {"distributed"}  # the extra for clusters
 MOST_LINES = 400
