@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from RVQCLib.evaluation import MEASURES, summarize
 from RVQCLib.failures import Failure, worst, write_failures
 from RVQCLib.files import BundleError, write_json
 from RVQCLib.stack import STRUCTURES
+from RVQCLib.training import TrainingConfig
 
 
 def row(study: str, group: str, phase: str, dice: float, hd: float, predicted: float | None) -> dict[str, Any]:
@@ -71,6 +74,20 @@ def test_the_card_says_what_the_files_say(tiny_bundle: Path, tmp_path: Path, cap
         "| p2 SA ES | RV | 0.100 | 60.0 | – | look |" in lines
         and "| p2 SA ED | RV | 0.700 | 20.0 | 0.600 | look |" in lines
     )
+
+
+def test_groups_that_were_left_out_are_named_and_single_studies_are_not(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    description = json.loads(json.dumps(bundle.description))
+    config = TrainingConfig(leave_out=("TRI", "161"), epochs=7, start="f" * 64).to_json()
+    description["views"]["SA"]["training"] = {
+        "data": "MnM2",
+        "split": {"train": ["001", "002"], "validation": ["003"], "test": ["161"]},
+        "config": config,
+    }
+    text = card(replace(bundle, description=description))
+    assert "Data: MnM2; studies: 2 train, 1 validation, 1 test." in text and "Left out of training: TRI.\n" in text
+    assert "7 epochs of the candidates, from the weights of bundle `ffffffffffff`, 60 of R, seed 0" in text
 
 
 def test_without_an_evaluation_the_card_says_so(tiny_bundle: Path) -> None:
