@@ -280,7 +280,9 @@ class Refinement:
         if len(drawn):
             images, labels = flagged.take(drawn)
             if self.config.recipe.teacher == "consensus":
-                images, labels = augment(images, labels, self.models.sampling.size, config=GENTLE, generator=generator)
+                images, labels = augment(
+                    images, labels, self.models.sampling.size, config=self._posed(GENTLE), generator=generator
+                )
             parts.append((images, labels))
         return Batch(*_joined(parts), known)
 
@@ -291,11 +293,16 @@ class Refinement:
         new = round(self.config.style * count) if looks and self.config.recipe.guarded else 0
         parts = []
         if looks and new:
-            moved, there = augment(images[:new], truth[:new], size, config=PLACED, generator=generator)
+            moved, there = augment(images[:new], truth[:new], size, config=self._posed(PLACED), generator=generator)
             parts.append((looks.give(moved, generator=generator), there))
         if new < count:
-            parts.append(augment(images[new:], truth[new:], size, config=AugmentationConfig(), generator=generator))
+            parts.append(
+                augment(images[new:], truth[new:], size, config=self._posed(AugmentationConfig()), generator=generator)
+            )
         return _joined(parts)
+
+    def _posed(self, config: AugmentationConfig) -> AugmentationConfig:
+        return config.for_upright(dihedral=0.1) if self.models.sampling.upright else config
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,8 +90,7 @@ def training_crop(image: Stack, mask: Stack, sampling: Sampling, size: int) -> C
     """A window of `size` pixels at the networks' spacing, centred on the true heart."""
     coarse = locator_crop(image, sampling)
     heart = labels_to_network(mask, coarse).any(axis=0)
-    center = crop_around(heart, coarse, image, sampling).center_rc
-    return Crop(center, sampling.spacing_mm, size)
+    return replace(crop_around(heart, coarse, image, sampling), size=size)
 
 
 def load_examples(

@@ -153,7 +153,9 @@ def _is_bundle(path: Path) -> bool:
 def _train(job: _Job, view: str) -> None:
     if _is_bundle(job.trained) and view in load_bundle(job.trained).views:
         return
-    config = replace(job.config.networks, view=view, test=0.0, leave_out=tuple(job.judged))
+    networks = job.config.networks
+    sampling = replace(networks.sampling, upright=view == "LA")
+    config = replace(networks, view=view, sampling=sampling, test=0.0, leave_out=tuple(job.judged))
     train_bundle(
         job.folder,
         job.trained,

@@ -27,8 +27,10 @@ MIN_SLICES = 4  # with LV and RV; fewer give no axis
 def four_chamber(image: Stack, mask: Stack, *, spacing_mm: float = 1.5, size: int = 144) -> tuple[Stack, Stack]:
     """The image and the true mask in the plane through the LV's long axis and the RV's centre, one slice each.
 
-    Rows run along the axis, base first; columns from the LV to the RV. Between slices the image is interpolated
-    linearly, the mask by its structures' signed distances. Pixels outside the stack are 0.
+    The heart lies as it does in an upright four-chamber image (`orientation.upright`) of a usual patient, whose axis
+    points left and forward by 45 degrees: apex up right, RV up left. Stacks whose headers know no directions are shown
+    the same way. Between slices the image is interpolated linearly, the mask by its structures' signed distances.
+    Pixels outside the stack are 0.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def _plane(mask: Stack, spacing_mm: float, size: int) -> np.ndarray:
     across /= np.linalg.norm(across)
     centre = left.mean(axis=0) + 20.0 * across
     steps = (np.arange(size) - (size - 1) / 2) * spacing_mm
-    return centre[:, None, None] + axis[:, None, None] * steps[:, None] + across[:, None, None] * steps[None, :]
+    right, down = (axis - across) / np.sqrt(2), -(axis + across) / np.sqrt(2)
+    return centre[:, None, None] + down[:, None, None] * steps[:, None] + right[:, None, None] * steps[None, :]
 
 
 def _distances(mask: Stack, label: int) -> np.ndarray:

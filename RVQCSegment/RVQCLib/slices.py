@@ -1,7 +1,8 @@
 """From a stack to what the networks see, and the exact way back.
 
 Both ways are linear interpolation along rows and columns, written as two small matrices: ``network = A @ slice @ B.T``.
-Slices are never resampled across each other. Index space throughout: pixel centres at integers, orientation as stored.
+Slices are never resampled across each other. Index space throughout: pixel centres at integers, orientation as stored;
+only the finished square may be turned (`orientation.Turn`) for networks that want the heart upright.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from RVQCLib.files import RVQCError
+from RVQCLib.orientation import AS_STORED, Turn, upright
 from RVQCLib.study import Stack
 
 if TYPE_CHECKING:
@@ -24,13 +26,19 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Sampling:
     """How slices are brought to a network: in-plane `spacing_mm`, crop of `size` x `size` pixels around the heart,
-    intensities cut at `clip_percentiles` of the crop and scaled to 0..1, and the grid of the coarse first pass."""
+    intensities cut at `clip_percentiles` of the crop and scaled to 0..1, and the grid of the coarse first pass. With
+    `upright` the networks see images as `orientation.upright` turns them, else as they are stored."""
 
     spacing_mm: float = 1.5
     size: int = 128
     clip_percentiles: tuple[float, float] = (0.5, 99.5)
     locator_spacing_mm: float = 4.0
     locator_size: int = 96
+    upright: bool = False
+
+    def turn(self, stack: Stack) -> Turn:
+        """How the crops of a stack are turned for the networks."""
+        return upright(stack.geometry) if self.upright else AS_STORED
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -47,7 +55,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Crop:
-    """A square window of `size` pixels of `spacing_mm`, centred on `center_rc` (native row, column index).
+    """A square window of `size` pixels of `spacing_mm`, centred on `center_rc` (native row, column index) and laid down
+    by `turn`.
 
     `found` is False when no heart was seen and the centre is that of the image.
     """
@@ -56,9 +65,10 @@ class Crop:
     spacing_mm: float
     size: int
     found: bool = True
+    turn: Turn = AS_STORED
 
     def native_indices(self, native_spacing: float, axis: int) -> np.ndarray:
-        """Native index of every crop pixel along an axis (0 rows, 1 columns), float (size,)."""
+        """Native index of every crop pixel along an axis (0 rows, 1 columns) of the image as stored, float (size,)."""
         steps = np.arange(self.size) - (self.size - 1) / 2
         return self.center_rc[axis] + steps * self.spacing_mm / native_spacing
 
@@ -96,14 +106,14 @@ def to_network(stack: Stack, crop: Crop, sampling: Sampling) -> np.ndarray:
     values = pixels[:, inside] if inside.any() else pixels
     low, high = np.percentile(values, sampling.clip_percentiles)
     scaled = np.clip((pixels - low) / max(float(high - low), 1e-6), 0.0, 1.0) * inside
-    return np.ascontiguousarray(scaled[:, None], dtype=np.float32)
+    return np.ascontiguousarray(crop.turn.apply(scaled)[:, None], dtype=np.float32)
 
 
 def labels_to_network(mask: Stack, crop: Crop) -> np.ndarray:
     """The crop of a label stack, uint8 (slices, size, size): every label interpolated on its own, the largest wins."""
     rows, columns = _into_crop(mask, crop)
     shares = np.stack([rows @ (mask.pixels == label).astype(np.float32) @ columns.T for label in (1, 2, 3)])
-    return _largest(shares)
+    return np.ascontiguousarray(crop.turn.apply(_largest(shares)))
 
 
 def from_network(probabilities: np.ndarray, crop: Crop, stack: Stack) -> np.ndarray:
@@ -114,6 +124,7 @@ def from_network(probabilities: np.ndarray, crop: Crop, stack: Stack) -> np.ndar
     probabilities
         float (slices, 4, size, size); background, LV, MYO, RV. Outside the crop everything is background.
     """
+    probabilities = crop.turn.undo(probabilities)
     matrices = []
     for axis in (0, 1):
         native = stack.geometry.spacing_zyx[1 + axis]
@@ -138,7 +149,7 @@ def _largest(shares: np.ndarray) -> np.ndarray:
 def center_crop(stack: Stack, sampling: Sampling, *, found: bool = False) -> Crop:
     """The crop around the centre of the image: what is left when no heart was seen."""
     _, height, width = stack.pixels.shape
-    return Crop(((height - 1) / 2, (width - 1) / 2), sampling.spacing_mm, sampling.size, found)
+    return Crop(((height - 1) / 2, (width - 1) / 2), sampling.spacing_mm, sampling.size, found, sampling.turn(stack))
 
 
 def locator_crop(stack: Stack, sampling: Sampling) -> Crop:
@@ -147,20 +158,22 @@ def locator_crop(stack: Stack, sampling: Sampling) -> Crop:
     _, dy, dx = stack.geometry.spacing_zyx
     field = max(height * dy, width * dx)
     spacing = max(sampling.locator_spacing_mm, field / sampling.locator_size)
-    return Crop(((height - 1) / 2, (width - 1) / 2), spacing, sampling.locator_size)
+    middle = ((height - 1) / 2, (width - 1) / 2)
+    return Crop(middle, spacing, sampling.locator_size, turn=sampling.turn(stack))
 
 
 def crop_around(mask: np.ndarray, coarse: Crop, stack: Stack, sampling: Sampling) -> Crop:
     """The network's crop around a heart mask, boolean (size, size), seen in the window `coarse`."""
     if not mask.any():
         return center_crop(stack, sampling)
+    mask = coarse.turn.undo(mask)
     center = []
     for axis in (0, 1):
         hit = np.flatnonzero(mask.any(axis=1 - axis))
         middle = (hit[0] + hit[-1]) / 2
         native = coarse.native_indices(stack.geometry.spacing_zyx[1 + axis], axis)
         center.append(float(np.interp(middle, np.arange(coarse.size), native)))
-    return Crop((center[0], center[1]), sampling.spacing_mm, sampling.size)
+    return Crop((center[0], center[1]), sampling.spacing_mm, sampling.size, turn=coarse.turn)
 
 
 def find_heart(stack: Stack, locator: nn.Module, sampling: Sampling, *, device: str = "cpu") -> Crop:

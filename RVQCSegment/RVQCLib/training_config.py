@@ -60,6 +60,12 @@ class TrainingConfig:
             "precision": self.precision,
             "learning_rate": self.learning_rate,
         }
+        seeing, judging = AugmentationConfig(), AugmentationConfig()
+        locating = AugmentationConfig(shift_pixels=20.0, scale=(0.7, 1.4), elastic_pixels=1.0)
+        if self.sampling.upright:
+            # A few otherwise, for headers that are wrong; none for R, to which a heart with LV and RV swapped must look wrong.
+            seeing, locating = (one.for_upright(dihedral=0.1) for one in (seeing, locating))
+            judging = judging.for_upright(dihedral=0.0)
         runs = {}
         for number, network in enumerate(self.networks):
             width = {"width": self.width} if network in NETWORKS else {}
@@ -72,6 +78,7 @@ class TrainingConfig:
                 size=self.sampling.size,
                 keep=self.m_best,
                 spread=max(1, self.epochs // 10),
+                augmentation=seeing,
                 **common,
             )
         runs["qc"] = RunConfig(
@@ -82,6 +89,7 @@ class TrainingConfig:
             seed=seed,
             size=self.sampling.size,
             corruption=self.corruption,
+            augmentation=judging,
             **common,
         )
         runs["locator"] = RunConfig(
@@ -91,7 +99,7 @@ class TrainingConfig:
             epochs=self.locator_epochs,
             seed=seed,
             size=self.sampling.locator_size,
-            augmentation=AugmentationConfig(shift_pixels=20.0, scale=(0.7, 1.4), elastic_pixels=1.0),
+            augmentation=locating,
             **common,
         )
         return runs

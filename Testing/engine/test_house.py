@@ -23,6 +23,7 @@ ORDER = [
         "images",
         "layouts",
         "study",
+        "orientation",
         "slices",
         "networks",
         "metrics",

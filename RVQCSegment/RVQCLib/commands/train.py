@@ -48,6 +48,12 @@ def add(commands: Any) -> None:
         help="begin from the networks of this bundle, which must be the same; 0 epochs take one over as it is",
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="the highest of the schedule")
+    parser.add_argument(
+        "--upright",
+        action=argparse.BooleanOptionalAction,
+        help="turn images by their direction cosines so that the patient's left is right and anterior is up; "
+        "without either, LA images are turned",
+    )
     parser.add_argument("--validation", type=float, default=0.2, help="share of the studies to choose and calibrate by")
     parser.add_argument("--test", type=float, default=0.2, help="share of the studies that is left for a test")
     parser.add_argument(
@@ -96,7 +102,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         test=args.test,
         leave_out=tuple(args.leave_out),
         source_size=args.size * 3 // 2,
-        sampling=Sampling(spacing_mm=args.spacing, size=args.size),
+        sampling=Sampling(
+            spacing_mm=args.spacing,
+            size=args.size,
+            upright=args.view == "LA" if args.upright is None else args.upright,
+        ),
     )
     description = train_bundle(
         args.data,
