@@ -113,13 +113,14 @@ def _table(found: Comparison, rows: Sequence[Row]) -> str:
         f"<tr><td>{escape(a)}</td><td align='right'>{b}</td><td align='right'>{c}</td></tr>" for a, b, c in lines
     )
     decided = ", ".join(f"{n} {kind or 'not decided'}" for kind, n in counts(list(rows)).items())
+    unread = f" {found.failed} studies could not be read and have no new masks." if found.failed else ""
     warnings = "".join(
         f"<p style='color:#8c1141'>\N{BLACK UP-POINTING TRIANGLE} {escape(w)}</p>" for w in found.warnings
     )
     return (
         f"<p><b>Adopt {escape(found.name)} in place of {escape(found.parent)}?</b></p>"
         f"<table cellpadding='4'><tr><th></th><th>before</th><th>after</th></tr>{body}</table>"
-        f"<p>{found.changed} networks changed; RVQC proposes the new masks of {found.proposed} studies. "
+        f"<p>{found.changed} networks changed; RVQC proposes the new masks of {found.proposed} studies.{unread} "
         f"Your decisions: {escape(decided)}. It ended because: {escape(found.stopped_because)}. "
         f"Calibration: {escape(found.calibration)}.</p>{warnings}"
         "<p>From then on panel and dialog use the new bundle. The old one stays where it is, and you can go back.</p>"

@@ -78,7 +78,7 @@ class ReviewPage:
         """The page is shown: read the run anew."""
         rows: list[Row] = []
         self._failed = {}
-        self._guarded(lambda: rows.extend(self._session.rows()) or self._failed.update(self._session.left_aside()))
+        self._guarded(lambda: rows.extend(self._session.rows()) or self._failed.update(self._session.unread()))
         self.table.show(rows)
         self._count()
         self.adopt.show()

@@ -10,7 +10,7 @@ from typing import Any
 
 from RVQCLib.edits import OUTPUTS
 from RVQCLib.files import RVQCError, read_json, sha256
-from RVQCLib.manifest import RUN
+from RVQCLib.manifest import RUN, read_run
 from RVQCLib.reviews import Review, read_reviews
 from RVQCRefineLib.run_folder import ACCEPTED, REVIEWS, RunFolder
 
@@ -172,6 +172,11 @@ def batch_rows(out: Path) -> list[Row]:
             review = decided.get((home.name, view, phase, mask_hash(new.mask)))
             rows.append(Row(home.name, view, phase, len(new.stack["slices"]), None, new, review=review))
     return sorted(rows, key=lambda row: (*row.shown.badness, row.key))
+
+
+def unread_of(out: Path) -> dict[str, str]:
+    """Studies of a batch that failed, and why. Raises RVQCError where its manifest cannot be read."""
+    return {study["study"]: study["error"] for study in read_run(out)["studies"] if study["state"] == "failed"}
 
 
 def mask_hash(path: Path) -> str:

@@ -202,6 +202,12 @@ class RunFolder:
         path = self.out / RESULT
         return read_json(path) if path.is_file() else None
 
+    def unread(self) -> dict[str, str]:
+        """Studies that could not be read, and why: as the result says, or until there is one the log."""
+        if (result := self.result()) is not None:
+            return {entry["study"]: entry["reason"] for entry in result["failed"]}
+        return {event["study"]: event["message"] for event in self.events() if event["event"] == "left out"}
+
     def studies(self) -> list[str]:
         """Names of the studies that were segmented at least once."""
         home = self.path / "studies"

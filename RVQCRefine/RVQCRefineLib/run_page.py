@@ -50,7 +50,7 @@ class RunPage:
             "RVQCCancelRun",
         )
         self.pause.toolTip = "Stop at the next step; the networks stay in memory"
-        self.resume.toolTip = "Go on from the last checkpoint"
+        self.resume.toolTip = "Go on from the last checkpoint; after the end, try the studies that could not be read"
         self.cancel.toolTip = "Stop at the next step and free the GPU; what is done is kept, Resume goes on from it"
         self.pause.connect("clicked(bool)", lambda checked=False: session.pause())
         self.cancel.connect("clicked(bool)", lambda checked=False: session.cancel())
@@ -106,7 +106,11 @@ class RunPage:
         self.bar.setValue(max(progress.total, 1) if state == "done" else progress.done)
         self.bar.visible = session.run is not None
         self.pause.enabled = self.cancel.enabled = state == "running"
-        self.resume.enabled = session.run is not None and not session.live and state != "done"
+        self.resume.enabled = session.can_resume
+        if state == "done" and session.can_resume:
+            self.said.text = (
+                f"{len(session.unread())} studies could not be read; Resume tries them again. {self.said.text}"
+            )
         self.plots.enabled = bool(progress.points)
         self._paint()
 

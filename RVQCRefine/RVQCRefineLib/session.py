@@ -9,7 +9,7 @@ from typing import Any
 from RVQCLib.files import RVQCError
 from RVQCLib.manifest import read_run
 from RVQCRefineLib.progress import Progress, progress_of
-from RVQCRefineLib.rows import Row, batch_rows, is_batch, rows_of
+from RVQCRefineLib.rows import Row, batch_rows, is_batch, rows_of, unread_of
 from RVQCRefineLib.run_folder import Request, RunFolder
 from RVQCSlicerLib.process import Outcome, WorkerProcess
 
@@ -76,14 +76,16 @@ class Session:
             return rows_of(self.run)
         return batch_rows(self.batch) if self.batch is not None else []
 
-    def left_aside(self) -> dict[str, str]:
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is something to go on with: the run has not ended, or studies were left out and it is not adopted."""
+        if self.run is None or self.live:
+            return False
+        return self.state != "done" or (not self.progress.adopted and self.request is not None and bool(self.unread()))
+
+    def unread(self) -> dict[str, str]:
         """Studies of the run or batch that have no result, and why, as its files say."""
-        if self.batch is not None:
-            return {s["study"]: s["error"] for s in read_run(self.batch)["studies"] if s["state"] == "failed"}
-        result = self.run.result() if self.run is not None else None
-        if result is not None:
-            return {entry["study"]: entry["reason"] for entry in result["failed"]}
-        return {event["study"]: event["message"] for event in self.events if event["event"] == "left out"}
+        return self.run.unread() if self.run else unread_of(self.batch) if self.batch else {}
 
     @property
     def usable(self) -> list[str]:

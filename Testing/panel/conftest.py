@@ -5,6 +5,8 @@ Run alone (`pytest Testing/panel`): ``qt``, ``ctk`` and ``slicer`` of the host m
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "Testing"), str(REPOSITORY / "RVQCSegment")]
+
+from refine_walk import PATIENCE_S, Walk  # noqa: E402
 
 from host import start  # noqa: E402
 
@@ -194,3 +198,32 @@ def panel(
     host.app.processEvents()
     if used.raised:
         raise used.raised[0]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `refine_data.py` makes. Shared: do not change it."""
+    home = tmp_path_factory.mktemp("Daten für RVQC")
+    script = Path(__file__).with_name("refine_data.py")
+    one_thread = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # threads that wait for each other cost minutes on a busy machine
+    subprocess.run([sys.executable, str(script), str(home)], check=True, timeout=PATIENCE_S, env=one_thread)
+    return home
+
+
+@pytest.fixture
+def walk(panel: Panel) -> Iterator[Walk]:
+    """The refine dialog, opened by its module's button, without an adopted bundle or a reviewer's name."""
+    import slicer
+
+    settings = slicer.app.userSettings()
+    keys = ("RVQC/Bundle", "RVQC/Reviewer")
+    for key in keys:
+        settings.remove(key)
+    used = Walk(panel)
+    yield used
+    used.module.cleanup()
+    for key in keys:
+        settings.remove(key)

@@ -3,7 +3,8 @@
     python refine_data.py FOLDER
 
 writes ``new/`` (four unlabelled studies and an empty folder), ``labelled/`` (six), ``parent/`` (a calibrated bundle of tiny
-networks), ``saved`` with ``saved.refinement`` (a refinement that has ended) and ``batch/``.
+networks), ``saved`` with ``saved.refinement`` (a refinement that has ended), ``batch/``, and in ``la/`` the first three of
+long-axis phantoms.
 """
 
 from __future__ import annotations
@@ -43,8 +44,21 @@ def make(home: Path) -> None:
     (home / "new" / "empty").mkdir()
     made.write_tiny_bundle(home / "parent", views=("SA",))
     calibrate_bundle(home / "parent", home / "labelled", part="all", device="cpu")
+    make_long_axis(home / "la", made)
     save_run(home)
     segment_cohort(home / "new", home / "parent", home / "batch", device="cpu")
+
+
+def make_long_axis(home: Path, made: ModuleType) -> None:
+    """Phantoms of the long axis alone, and a calibrated bundle for it."""
+    from RVQCLib.calibration import calibrate_bundle
+    from RVQCLib.phantom import write_phantom
+
+    grid = {"views": ("LA",), "spacing": (3.0, 3.0, 10.0), "size": (80, 80)}
+    write_phantom(home / "labelled", 6, seed=1, diseases=("NOR",), **grid)
+    write_phantom(home / "new", 3, seed=2, labelled=0, **grid)
+    made.write_tiny_bundle(home / "parent", views=("LA",))
+    calibrate_bundle(home / "parent", home / "labelled", part="all", device="cpu")
 
 
 def save_run(home: Path) -> None:

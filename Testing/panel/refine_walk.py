@@ -70,12 +70,19 @@ class Walk:
         self.panel.click(self.dialog.next)
 
     def wait_for(self, event: str, times: int = 1) -> None:
-        """Wait until the log on the disk has an event so many times."""
-        self.panel.wait(lambda: sum(e["event"] == event for e in self.events()) >= times, PATIENCE_S)
+        """Wait until the log on the disk has an event so many times, or the run fails."""
+
+        def there() -> bool:
+            return sum(e["event"] == event for e in self.events()) >= times
+
+        self.panel.wait(lambda: there() or self.dialog.session.state == "failed", PATIENCE_S)
+        assert there(), self.dialog.session.progress.message
 
     def wait_until(self, state: str) -> None:
-        """Wait for a state of the run."""
-        self.panel.wait(lambda: self.dialog.session.state == state, PATIENCE_S)
+        """Wait for a state of the run; a run that fails instead says why at once."""
+        session = self.dialog.session
+        self.panel.wait(lambda: session.state in (state, "failed"), PATIENCE_S)
+        assert session.state == state, session.progress.message
 
     def select(self, places: list[int]) -> None:
         """Click rows of the review table, the second and later with Ctrl held."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +16,6 @@ from RVQCLib.bundle import load_bundle
 from RVQCLib.files import read_json, sha256
 from RVQCLib.reviews import read_reviews
 
-SETTING = "RVQC/Bundle"
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `refine_data.py` makes. Shared: do not change it."""
-    home = tmp_path_factory.mktemp("Daten für RVQC")
-    script = Path(__file__).with_name("refine_data.py")
-    subprocess.run([sys.executable, str(script), str(home)], check=True, timeout=PATIENCE_S)
-    return home
-
-
-@pytest.fixture
-def walk(panel: Any) -> Iterator[Walk]:
-    import slicer
-
-    settings = slicer.app.userSettings()
-    for key in (SETTING, "RVQC/Reviewer"):
-        settings.remove(key)
-    used = Walk(panel)
-    yield used
-    used.module.cleanup()
-
 
 @pytest.fixture
 def saved(data: Path, tmp_path: Path) -> Path:
@@ -48,6 +23,9 @@ def saved(data: Path, tmp_path: Path) -> Path:
     for name in ("saved", "saved.refinement"):
         shutil.copytree(data / name, tmp_path / name)
     return tmp_path / "saved"
+
+
+SETTING = "RVQC/Bundle"
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,6 @@ from RVQCLib.cohort_table import COLUMNS
 from RVQCLib.files import write_json
 
 SETTING = "RVQC/Bundle"
-
-
-@pytest.fixture
-def walk(panel: Panel) -> Iterator[Walk]:
-    import slicer
-
-    slicer.app.userSettings().remove(SETTING)
-    used = Walk(panel)
-    yield used
-    used.module.cleanup()
-    slicer.app.userSettings().remove(SETTING)
 
 
 # The plots of a batch -------------------------------------------------------------------------------------------------
