@@ -23,7 +23,7 @@ class Banner:
         self._icon, self._title, self._reasons = qt.QLabel(), qt.QLabel(), qt.QLabel()
         self._title.objectName = "RVQCBannerTitle"
         self._reasons.objectName = "RVQCBannerReasons"
-        self._reasons.wordWrap = True
+        self._title.wordWrap = self._reasons.wordWrap = True  # a long name must not make the panel wider
         row, words = qt.QHBoxLayout(self.widget), qt.QVBoxLayout()
         row.addWidget(self._icon, 0, qt.Qt.AlignTop)
         row.addLayout(words, 1)
@@ -71,6 +71,6 @@ def _sentence(stack: dict) -> str:
     flagged = sum(entry["flag"] for entry in stack["slices"])
     of = f"{flagged} of {len(stack['slices'])} slices flagged" if len(stack["slices"]) > 1 else ""
     if not stack["reasons"]:
-        return "nothing unusual" + (f", {of}" if flagged and of else "")
+        return f"nothing unusual as a whole; {of}" if flagged and of else "nothing unusual"
     reason = stack["reasons"][0].partition(" (")[0]
     return f"{reason}{f'; {of}' if flagged and of else ''}"

@@ -9,6 +9,7 @@ import qt
 from RVQCSlicerLib import overlays
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.segments import DIFFERENCE_COLOR, RECONSTRUCTION_COLOR, STRUCTURES, Color
 
 
 class OverlayBox:
@@ -34,7 +35,11 @@ class OverlayBox:
         for switch in (self.mask, self.reconstruction, self.difference):
             row.addWidget(switch)
         row.addStretch(1)
+        self.legend = qt.QLabel(_legend())
+        self.legend.objectName = "RVQCLegend"
+        self.legend.wordWrap = True
         column.addLayout(row)
+        column.addWidget(self.legend)
         column.addWidget(self.candidate)
 
     def show(self, result: Result | None, key: str) -> None:
@@ -76,3 +81,15 @@ class OverlayBox:
         if not self._updating and index >= 0:
             self._parameters().candidate = index
             self._changed()
+
+
+def _legend() -> str:
+    """What the colours are, as rich text: a patch on the dark of an image, and words."""
+    entries = [(structure.color, structure.name) for structure in STRUCTURES]
+    entries += [(RECONSTRUCTION_COLOR, "reconstruction"), (DIFFERENCE_COLOR, "difference")]
+    return " &nbsp; ".join(f"{_patch(color)} {name.replace(' ', '&nbsp;')}" for color, name in entries)
+
+
+def _patch(color: Color) -> str:
+    red, green, blue = (round(255 * part) for part in color)
+    return f'<span style="background: #1b2530; color: rgb({red},{green},{blue})">&nbsp;\N{BLACK SQUARE}&nbsp;</span>'

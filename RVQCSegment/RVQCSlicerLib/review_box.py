@@ -41,9 +41,9 @@ class ReviewBox:
         self.state.wordWrap = True
         row, self.buttons = qt.QHBoxLayout(), {}
         for kind, (text, keys, words) in BUTTONS.items():
-            button = qt.QPushButton(text)
+            button = qt.QPushButton(f"{text}\n{keys}")
             button.objectName = f"RVQCDecide_{text.replace(' ', '')}"
-            button.toolTip = f"{words} ({keys})"
+            button.toolTip = words
             button.connect("clicked(bool)", lambda checked=False, name=kind: self._decided(name))
             row.addWidget(button)
             self.buttons[kind] = button

@@ -13,6 +13,7 @@ CONTEXT = "Segmentation category and type - RVQC"
 
 RECONSTRUCTION_COLOR = (1.0, 1.0, 1.0)
 DIFFERENCE_COLOR = (1.0, 0.91, 0.0)
+Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Structure:
     name: str
     code: str
     meaning: str
-    color: tuple[float, float, float]
+    color: Color
 
     @property
     def label(self) -> int:
@@ -49,7 +50,7 @@ STRUCTURES = (
 NAMES = {structure.key: structure.name for structure in STRUCTURES}
 
 
-def new_segment(structure: Structure, name: str = "", color: tuple[float, float, float] | None = None):
+def new_segment(structure: Structure, name: str = "", color: Color | None = None):
     """A vtkSegment of `structure`, without voxels, with its code and the tags that DICOM SEG export asks for."""
     segment = slicer.vtkSegment()
     segment.SetName(name or structure.name)

@@ -10,6 +10,7 @@ from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, place, short
 
 COLUMNS = 8
+KEYS = "Keys: . and , go to the next and the previous flagged slice; 1, 2, 3 switch what lies over the image."
 _OUTSIDE = Verdict("No heart seen", "\N{MIDDLE DOT}", "#566270", "#f5f7f9", "#c3cad2", "")
 
 
@@ -34,6 +35,10 @@ class SliceStrip:
         for part in (self._tabs, self._grid):
             layout.addLayout(part)
         layout.addWidget(self._said)
+        keys = qt.QLabel(KEYS)
+        keys.wordWrap = True
+        keys.setStyleSheet("color: #566270;")
+        layout.addWidget(keys)
         self.stack_buttons: dict[str, qt.QPushButton] = {}
         self.tiles: list[qt.QPushButton] = []
         self._result: Result | None = None

@@ -13,13 +13,13 @@ from RVQCSlicerLib.words import number, short
 
 COLUMNS = {
     "Stack": "View and phase",
-    "Structure": "Of which structure the numbers are",
-    "Dice": "Predicted Dice: how well the mask probably fits (1 is perfect)",
+    "Of": "Of which structure the numbers are",
+    "pred. Dice": "Predicted Dice: how well the mask probably fits (1 is perfect)",
     "at least": "With 90 % confidence the Dice is at least this",
     "pDC": "Dice of the mask and its reconstruction; ↓ below the fence of the reference studies",
     "pHD": "Hausdorff distance in mm of the mask and its reconstruction; ↑ above the fence",
     "agree": "Mean mutual Dice of the candidates",
-    "taken": "Which candidate was selected",
+    "taken": 'Which candidate was selected, and its network; "mean" is the candidates\' consensus',
 }
 
 

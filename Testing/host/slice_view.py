@@ -121,13 +121,10 @@ class qMRMLSliceView(QWidget):
         self.update()
 
     def _label(self) -> None:
-        """Name and place of the slice, where Slicer's data probe and corner annotation have them."""
+        """The volume's name, as Slicer's corner annotation has it; Slicer gives the place in mm, at the slider."""
         volume = self._logic.GetBackgroundLayer().GetVolumeNode()
         node = self._logic.GetSliceNode()
-        has_image = volume is not None and volume.GetImageData() is not None
-        index = self._logic.GetSliceIndexFromOffset(self._logic.GetSliceOffset(), volume) if has_image else 0
-        place = f", slice {index - 1}" if index > 0 else ""
-        self._annotation.SetText(0, f"B: {volume.GetName()}{place}" if volume else "")
+        self._annotation.SetText(0, f"B: {volume.GetName()}" if volume else "")
         self._annotation.SetText(2, f"{node.GetLayoutName()} ({node.GetOrientation()})")
 
     def resizeEvent(self, event: QEvent) -> None:
