@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from RVQCSlicerLib.run_box import RunBox
 from RVQCSlicerLib.saved_box import SavedBox
 from RVQCSlicerLib.setup_row import SetupRow
 from RVQCSlicerLib.shortcuts import Shortcuts
+from RVQCSlicerLib.steps import Steps
 from RVQCSlicerLib.strip import SliceStrip
 from RVQCSlicerLib.table import QualityTable
 from RVQCSlicerLib.viewer import StackViewer
@@ -38,6 +41,7 @@ class Panel:
         self._host = host
         self.result: Result | None = None
         self.key = ""
+        self._bringing: Steps | None = None
         parameters = lambda: host.logic.parameters  # noqa: E731
         self.inputs = InputsBox(parameters, self.rest, host.onLoad)
         self.saved = SavedBox(self.open_results, self.open_result)
@@ -110,32 +114,55 @@ class Panel:
 
     def show_result(self, result: Result | None) -> None:
         """Show a result: the stack that was looked at last, at first the worst."""
-        self.result = result
+        for _ in self._showing(result):
+            pass
+
+    def take(self, result: Result, shown: Callable[[], None]) -> None:
+        """Remember and show a new result, in steps, then call `shown`; not at all where `forget` comes first."""
+        parameters = self._host.logic.parameters
+        self.inputs.take_frames(result.quality)
+        parameters.result, parameters.stack = result.node, ""
+
+        def ended(error: Exception | None) -> None:
+            if error is not None:
+                logging.error("RVQC: the result of %s could not be shown (%s).", result.study, error)
+            shown()
+
+        self._bringing = Steps(self._showing(result), ended)
+
+    def _showing(self, result: Result | None) -> Iterator[None]:
+        self.result, self.key = result, ""
         self.banner.show(result)
         self.table.show(result)
         self.results.visible = result is not None
         if result is None:
-            self.key = ""
             self.viewer.release()
             self._unwatch()
             self.strip.show(None, "")
             return
         self.inputs.widget.collapsed = True
         last = self._host.logic.parameters.stack
-        self.show_stack(last if last in result.stacks else self._worst())
+        yield
+        yield from self._showing_stack(last if last in result.stacks else self._worst())
 
     def show_stack(self, key: str) -> None:
         """Bring up a stack: its slices, its overlays, its image in the view of the acquisition plane."""
+        for _ in self._showing_stack(key):
+            pass
+
+    def _showing_stack(self, key: str) -> Iterator[None]:
         parameters = self._host.logic.parameters
         if key != self.key:
             parameters.candidate = 0 if self.key else parameters.candidate
         self.key = parameters.stack = key
         self.strip.show(self.result, key)
         self.overlay.show(self.result, key)
+        yield
         volume = self.result.get("volume", key)
         if volume is not None:
             self.viewer.show(volume, overlays.heart_centre(self.result, key))
         self.show_overlays()
+        yield
         self.show_review()
         flagged = self.strip.next_flagged(1)
         slices = self.result.stacks[key]["slices"]
@@ -169,6 +196,8 @@ class Panel:
 
     def forget(self) -> None:
         """Let go of every node: the scene is about to close."""
+        if self._bringing is not None:
+            self._bringing.stop()
         self.show_result(None)
 
     def close(self) -> None:

@@ -40,6 +40,11 @@ class StackViewer:
         """The layout name of the view that is used ("Red", …), "" while there is none."""
         return self._slice.GetLayoutName() if self._slice is not None else ""
 
+    @property
+    def index(self) -> int | None:
+        """Index of the slice that the view shows, None while there is none."""
+        return self._index_shown()
+
     def show(self, volume: slicer.vtkMRMLVolumeNode, heart: tuple[float, float, float] | None = None) -> None:
         """Put `volume` behind everything, turn the slice views into its planes, and bring up the acquired one.
 

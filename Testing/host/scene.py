@@ -133,6 +133,9 @@ def observe_scene(parts: SceneParts, closed: Callable[[], None]) -> None:
     scene = parts.scene
 
     def on_close(caller: Any, event: str) -> None:
+        # A hierarchy that something asked for while its nodes went refers to what is gone, and cannot be merged with another.
+        for hierarchy in slicer.util.getNodesByClass("vtkMRMLSubjectHierarchyNode"):
+            scene.RemoveNode(hierarchy)
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
         for name, logic in parts.slice_logics.items():
             dress_slice_node(logic.GetSliceNode(), name)
@@ -145,9 +148,10 @@ def observe_scene(parts: SceneParts, closed: Callable[[], None]) -> None:
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def on_node_removed(caller: Any, event: str, node: Any) -> None:
+        if scene.IsClosing():
+            return  # asking for the hierarchy would make a new one, which outlives the scene that is closed
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
-        if item and not scene.IsClosing():
+        if item := hierarchy.GetItemByDataNode(node):
             hierarchy.RemoveItem(item, False)
 
     scene.AddObserver(scene.NodeAboutToBeRemovedEvent, on_node_removed)

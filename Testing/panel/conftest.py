@@ -5,6 +5,7 @@ Run alone (`pytest Testing/panel`): ``qt``, ``ctk`` and ``slicer`` of the host m
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -22,6 +23,15 @@ sys.path[:0] = [str(REPOSITORY / "Testing"), str(REPOSITORY / "RVQCSegment")]
 from refine_walk import PATIENCE_S, Walk  # noqa: E402
 
 from host import start  # noqa: E402
+
+os.environ.setdefault(
+    "LP_NUM_THREADS", "0"
+)  # Mesa paints in this thread: its own would wait where others have the processor
+
+SPARE_NONES = [None] * 5_000_000
+"""PySide6 6.12 takes one reference from None at every call of a static void function, such as processEvents; without
+spare ones a long wait ends the process."""
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(SPARE_NONES))  # never freed, or the references would be missing at the end
 
 MODULES = (REPOSITORY / "RVQCSegment" / "RVQCSegment.py", REPOSITORY / "RVQCRefine" / "RVQCRefine.py")
 
@@ -43,7 +53,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Blocks:
-    """How long the event loop went without turning, in seconds. `longest` is filled while `Panel.watch` runs."""
+    """How long the event loop went without turning, in seconds, less the time in which other processes had the processor.
+
+    `longest` is filled while `Panel.watch` runs.
+    """
 
     longest: float = 0.0
     all: list[float] = field(default_factory=list)
@@ -150,13 +163,22 @@ class Panel:
         return Watch()
 
 
+def _own_time() -> float:
+    """The clock, less what this thread has waited for a processor that others had: on Linux; elsewhere the clock."""
+    try:
+        waited = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        waited = 0.0
+    return time.perf_counter() - waited
+
+
 class Watch:
     """A timer that should fire every 2 ms; the longest time between two of its ticks is the longest block."""
 
     def __enter__(self) -> Blocks:
         from PySide6.QtCore import Qt, QTimer
 
-        self._blocks, self._last = Blocks(), time.perf_counter()
+        self._blocks, self._last = Blocks(), _own_time()
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
@@ -164,7 +186,7 @@ class Watch:
         return self._blocks
 
     def _tick(self) -> None:
-        now = time.perf_counter()
+        now = _own_time()
         self._blocks.all.append(now - self._last)
         self._blocks.longest, self._last = max(self._blocks.longest, now - self._last), now
 
@@ -227,3 +249,32 @@ def walk(panel: Panel) -> Iterator[Walk]:
     used.module.cleanup()
     for key in keys:
         settings.remove(key)
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles of tiny networks with random weights, for "SA LA" and for "SA": what is judged is nonsense, but fast."""
+    folder = tmp_path_factory.mktemp("Bündel mit Leerzeichen")
+    code = (
+        "import importlib.util, pathlib, sys\n"
+        "spec = importlib.util.spec_from_file_location('tiny', sys.argv[1])\n"
+        "tiny = importlib.util.module_from_spec(spec); spec.loader.exec_module(tiny)\n"
+        "for views in ('SA LA', 'SA'):\n"
+        "    tiny.write_tiny_bundle(pathlib.Path(sys.argv[2]) / views, views=tuple(views.split()))\n"
+    )
+    maker = str(REPOSITORY / "Testing" / "engine" / "conftest.py")
+    command = [sys.executable, "-c", code, maker, str(folder)]
+    subprocess.run(command, cwd=REPOSITORY / "RVQCSegment", check=True)
+    return {views: folder / views for views in ("SA LA", "SA")}
+
+
+@pytest.fixture
+def widget(panel: Panel, tmp_path: Path, bundles: dict[str, Path]) -> Iterator[Any]:
+    """The panel, opened, with a fast bundle and results going to a folder with a space and an umlaut."""
+    opened = panel.open("RVQCSegment")
+    opened.logic.parameters.results_folder = str(tmp_path / "Ergebnisse für uns")
+    opened.logic.parameters.bundle = str(bundles["SA LA"])
+    opened.panel.refresh()
+    yield opened
+    opened.onCancel()
+    panel.turn()
