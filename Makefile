@@ -1,6 +1,7 @@
 # make demo   set up and run the main job on two synthetic studies
 # make test   set up, check the style, run the tests
 # make panel  the Slicer modules in a window without Slicer (FILES="a.nii.gz b.nrrd" loads them)
+# make screenshots  pictures of the panel and the dialog, on phantoms -> Docs/panel
 # make bench  what the whole costs over the bare networks -> bench.json
 # make picture  the page of the demo's spoilt study -> Docs/report.png (needs chromium)
 
@@ -9,7 +10,7 @@ BROWSER ?= chromium
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test panel bench style wheel picture clean
+.PHONY: demo test panel screenshots bench style wheel picture clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: requirements.txt pyproject.toml
@@ -41,6 +42,9 @@ test: style
 
 panel: .venv/panel
 	PYTHONPATH=Testing $(BIN)/python -m host $(FILES)
+
+screenshots: .venv/panel
+	QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/panel/screenshots.py Docs/panel
 
 bench: .venv/ready
 	$(BIN)/python Testing/benchmark.py --out bench.json
