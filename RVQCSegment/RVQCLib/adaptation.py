@@ -177,11 +177,13 @@ class Refinement:
     def _settle(self, learner: Learner) -> tuple[float, dict[str, float]]:
         """The largest of `SHARES` at which the labelled guard holds, or the smallest; and that guard.
 
-        What was learnt of the new domain outlives a step back better than what was lost of the old one.
+        What was learnt of the new domain outlives a step back better than what was lost of the old one. The search begins
+        a step above where it ended after the last epoch.
         """
         if not self.material.guard:
             return 1.0, {}
-        for share in SHARES:
+        last = SHARES.index(learner.looks[-1].share) if learner.looks else 0
+        for share in SHARES[max(last - 1, 0) :]:
             guard = self._guard(learner, learner.toward(share), self.material.guard)
             guard = dict(zip(guard, learner.crew.agree(list(guard.values()), learner.device), strict=True))
             before = learner.looks[0].guard if learner.looks else guard

@@ -78,14 +78,15 @@ def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
     """Why a guarded candidate should stop now, or an empty string: guard, no flags, plateau, in this order.
 
     A candidate that alone would have flagged nothing from the start (the stacks were flagged for disagreement) has no flags
-    to lose.
+    to lose. One that has lost its flags and still becomes better goes on: a fence sees only the worst.
     """
     now = looks[-1]
     if fallen(looks[0].guard, now.guard) > margin:
         return "the guard fell"
-    if now.flagged == 0 < looks[0].flagged:
+    best = best_of(looks, margin).epoch
+    if now.flagged == 0 < looks[0].flagged and best < now.epoch:
         return "no flags are left"
-    if now.epoch - best_of(looks, margin).epoch >= patience:
+    if now.epoch - best >= patience:
         return "plateau"
     return ""
 

@@ -66,11 +66,11 @@ class Learner:
         self.looks: list[Look] = []
 
     def set_learning_rate(self, epoch: float) -> None:
-        """Warm up over one epoch, then a half cosine down to a tenth."""
+        """Warm up over a quarter of an epoch, then a half cosine down to a tenth."""
         config = self.config
         fall = 0.55 + 0.45 * math.cos(math.pi * min(1.0, epoch / max(config.epochs, 1)))
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * fall * min(1.0, 0.1 + 0.9 * epoch)
+            group["lr"] = config.learning_rate * fall * min(1.0, 0.1 + 3.6 * epoch)
 
     def step(self, batch: Batch, alpha: float, models: ViewModels) -> np.ndarray:
         """One summed step; returns the weighted losses (labelled, flagged) of the whole batch, over all processes."""

@@ -89,7 +89,7 @@ class RefinementConfig:
     epochs: int = 6
     steps: int = 40
     batch: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     average: float = 0.98
     alpha: float = 0.5
     style: float = 0.75
