@@ -86,7 +86,7 @@ def segment(
     Cancelled
         `cancelled` returned True; nothing was written.
     """
-    from RVQCLib.files import Cancelled
+    from RVQCLib.files import Cancelled, read_json
     from RVQCLib.pipeline import segment_study
     from RVQCLib.result import with_origins, write_result
     from RVQCLib.study import source_of
@@ -102,7 +102,7 @@ def segment(
     result = with_origins(result, origins or {})
     progress({"event": "write", "study": loaded.name})
     folder = write_result(result, out, candidates=candidates, report=report)
-    return {"folder": str(folder), "quality": result.to_json()}
+    return {"folder": str(folder), "quality": read_json(folder / "quality.json")}
 
 
 def _source(name: str | None, images: Mapping[str, str], cine: Mapping[str, Mapping[str, Any]]) -> StudySource:

@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.bundle import load_bundle
+    from RVQCLib.files import read_json
     from RVQCLib.pipeline import segment_study
     from RVQCLib.quality import QCOptions
     from RVQCLib.result import write_result
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     options = QCOptions(quantifier=args.quantifier)
     result = segment_study(study, bundle, options=options, device=args.device, progress=Progress())
     folder = write_result(result, args.output, candidates=args.candidates, report=not args.no_report)
-    answer = result.to_json()
+    answer = read_json(folder / "quality.json")
     if args.json:
         return answer
     for stack in answer["stacks"]:
