@@ -43,9 +43,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "guarded": {},
     "paper": {"mode": "paper", "learning_rate": 5e-4, "recalibrate": False},
     "entropy": {"mode": "entropy", "recalibrate": False},
-    "ceiling": {"style": 0.0, "alpha": 0.0, "margin": 1.0, "recalibrate": False},
+    "ceiling": {"style": 0.0, "margin": 1.0, "recalibrate": False},
     "guarded, no look of the new domain": {"style": 0.0, "recalibrate": False},
-    "guarded, no lessons": {"alpha": 0.0, "recalibrate": False},
+    "guarded, lessons too": {"alpha": 0.5, "recalibrate": False},
 }
 DEFAULT = ("none", "guarded", "paper", "entropy", "ceiling")
 CEILING = "ceiling"

@@ -41,7 +41,7 @@ PLACED = AugmentationConfig(relabel=0, remap=0, gamma=0, bias=0, blur=0, noise=0
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.25)
 """How far a candidate may go from its start toward what it learnt, of which the largest is taken at which the guard holds."""
 RISE = 2
-"""Epochs after the first in which alpha rises to its full value where the teacher is a consensus."""
+"""Epochs after the first in which alpha rises to its full value beside labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,24 +228,23 @@ class Refinement:
     # What is learnt ------------------------------------------------------------------------------------------------
 
     def _alpha(self, k: int) -> float:
-        """alpha in epoch k (from 1): 1/k (eq. 2); with labels and a consensus rising from 0: the teacher must learn first."""
+        """alpha in epoch k (from 1): 1/k (eq. 2); beside labels it rises from 0, as the teacher must learn first."""
         if self.config.recipe.fading:
             return 1.0 / k
-        rising = self.config.recipe.teacher == "consensus" and self.material.labelled
-        return self.config.alpha * (min(1.0, (k - 1) / RISE) if rising else 1.0)
+        return self.config.alpha * min(1.0, (k - 1) / RISE) if self.material.labelled else 1.0
 
     def _epoch(self, learner: Learner, own: Sequence[np.ndarray]) -> np.ndarray:
         """One pass; returns the mean of the weighted losses (labelled, flagged)."""
         config, recipe = self.config, self.config.recipe
         generator = Generator().manual_seed((config.seed * 1009 + self.number) * 100003 + learner.epoch)
         labelled = _Slices.of(self.material.labelled) if recipe.supervised and self.material.labelled else None
-        flagged = self._flagged_slices(own)
-        alpha = self._alpha(learner.epoch + 1) if flagged.weights.sum() > 0 else 0.0
+        alpha = self._alpha(learner.epoch + 1)
+        flagged = self._flagged_slices(own) if alpha else _Slices.none()
+        alpha = alpha if flagged.weights.sum() > 0 else 0.0
         taught = config.batch // 2 if labelled else config.batch
         steps = min(config.steps, math.ceil(len(flagged.images) / taught))
-        if (
-            labelled and recipe.guarded
-        ):  # labels lead: the steps are not counted by the flagged slices, which may be idle
+        # Where labels lead, the flagged slices, which may be idle, do not count the steps.
+        if labelled and recipe.guarded:
             taught, steps = (taught if alpha else 0), config.steps
         drawn = flagged.draw(steps * taught, generator)
         losses = np.zeros(2)
@@ -326,6 +325,10 @@ class _Slices:
     images: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+
+    @staticmethod
+    def none() -> _Slices:
+        return _Slices(np.zeros((0, 1, 1), np.float16), np.zeros((0, 1, 1), np.uint8), np.zeros(0, np.float32))
 
     @staticmethod
     def of(examples: Sequence[Example]) -> _Slices:

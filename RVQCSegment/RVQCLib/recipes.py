@@ -22,7 +22,7 @@ class Recipe:
     supervised
         Whether labelled slices are in every step (L_SUP).
     fading
-        Whether alpha = 1/k in epoch k, else it is `RefinementConfig.alpha`.
+        Whether alpha = 1/k in epoch k, else it rises to `RefinementConfig.alpha`, or is 1 where nothing is labelled.
     live
         Whether the network is in training mode: normalization by the batch, running statistics that follow, dropout.
     normalization_only
@@ -66,7 +66,7 @@ class RefinementConfig:
     average
         Decay of the slow-moving copy of the weights (``guarded``), once it has seen many steps.
     alpha
-        Weight of the flagged slices' loss where it does not fade.
+        Weight that the loss of flagged slices' lessons reaches beside labelled slices; 0: they only lend their look.
     style
         Part of the labelled slices that gets the look of the new domain (`styles.Looks`).
     reconstruction
@@ -91,7 +91,7 @@ class RefinementConfig:
     batch: int = 16
     learning_rate: float = 1e-3
     average: float = 0.98
-    alpha: float = 0.5
+    alpha: float = 0.0
     style: float = 0.75
     reconstruction: float = 0.3
     margin: float = 0.005

@@ -149,7 +149,7 @@ def test_the_events_say_how_far_it_is(guarded: Any) -> None:
         "seconds_left",
     }
     assert epochs and all(wanted <= set(event) for event in epochs)
-    assert all(0 <= e["guard_dice"] <= 1 and e["alpha"] == 0.25 * (e["epoch"] - 1) and e["epochs"] == 2 for e in epochs)
+    assert all(0 <= e["guard_dice"] <= 1 and e["alpha"] == e["loss_flagged"] == 0 and e["epochs"] == 2 for e in epochs)
     counted = [sum(e["candidate"] == k for e in epochs) for k in (1, 2, 3)]
     assert counted == [len(c["epochs"]) - 1 for c in result["views"]["SA"]["candidates"]]
     assert [event["candidate"] for event in events if event["event"] == "candidate"] == [1, 2, 3]
@@ -188,7 +188,7 @@ def test_the_baselines_run_in_the_same_loop(mode: str, strict: Path, tiny_acdc: 
     events: list[dict[str, Any]] = []
     result = refine(strict, tiny_acdc, tmp_path / "new", replace(QUICK, mode=mode), report=events.append)
     epochs = [event for event in events if event["event"] == "epoch"]
-    alphas = {"paper": {1: 1.0, 2: 0.5}, "entropy": {1: 0.5, 2: 0.5}}[mode]
+    alphas = {"paper": {1: 1.0, 2: 0.5}, "entropy": {1: 1.0, 2: 1.0}}[mode]
     assert epochs and all(event["alpha"] == alphas[event["epoch"]] for event in epochs)
     assert (mode == "paper") == all(event["loss_supervised"] > 0 for event in epochs)
     assert len(result["changed"]) == 3 and hashes(tmp_path / "new")[3:] == hashes(strict)[3:]
