@@ -20,7 +20,7 @@ import torch
 from conftest import REPOSITORY, schematic_study, write_tiny_bundle
 
 from RVQCLib import training
-from RVQCLib.adaptation import SHARES, Refinement
+from RVQCLib.adaptation import SHARES, Material, Refinement, _Slices
 from RVQCLib.bundle import entries, load_bundle, replace_calibration
 from RVQCLib.cli import main
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
@@ -237,6 +237,24 @@ def test_a_candidate_goes_as_far_as_its_guard_holds(
         before, after = candidate["epochs"]
         assert (before["share"], after["share"]) == (1.0, 0.5)
         assert after["guard"]["RV"] == pytest.approx(0.79, abs=1e-4)
+
+
+def test_three_of_four_labelled_slices_get_the_look_last_of_all(parent: Path, tmp_path: Path) -> None:
+    class Grey:
+        """A look in which every image is grey."""
+
+        def give(self, images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+            return torch.full_like(images, 0.5)
+
+    images = torch.rand((5, 40, 40), generator=torch.Generator().manual_seed(2)).numpy().astype("float16")
+    labels = (images > 0.5).astype("uint8")
+    models, material = load_bundle(parent).models("SA", "cpu"), Material([], looks=Grey())  # type: ignore[arg-type]
+    for mode, count in (("guarded", 6), ("paper", 0)):
+        one = Refinement(RefinementConfig(mode=mode), 0, models, material, [], tmp_path / "none", 0.0)
+        drawn = torch.Generator().manual_seed(0)
+        found, truth = one._known(_Slices(images, labels, labels[:, 0, 0]), 8, drawn)
+        assert found.shape == (8, 1, 32, 32) and truth.shape == (8, 32, 32) and truth.flatten(1).any(1).all()
+        assert [bool((image == 0.5).all()) for image in found] == [True] * count + [False] * (8 - count)
 
 
 def test_without_labels_agreement_guards_and_the_test_is_said(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:

@@ -31,10 +31,13 @@ def add(commands: Any) -> None:
         help="guarded: with teacher, guard and roll-back; paper: eq. 2; entropy: TENT; none: nothing is learnt",
     )
     parser.add_argument("--epochs", type=int, default=6, help="K_semi, the most epochs of a candidate")
-    parser.add_argument("--steps", type=int, default=40, help="the most steps of an epoch")
+    parser.add_argument("--steps", type=int, default=40, help="steps of an epoch")
     parser.add_argument("--batch", type=int, default=16, help="slices of a step, over all processes")
     parser.add_argument(
-        "--margin", type=float, default=0.005, help="fall of the guard's Dice at which all is taken back"
+        "--margin",
+        type=float,
+        default=0.005,
+        help="how far the guard's Dice may fall; a candidate goes only as far from its old weights as this allows",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
     parser.add_argument(
