@@ -19,17 +19,21 @@ _MEASURES = (("dice", "Dice", 3), ("hd_mm", "HD (3-D, mm)", 1), ("hd95_mm", "HD9
 
 @dataclass(frozen=True)
 class Measured:
-    """What `rvqc evaluate` wrote of a bundle: its summary, and where the card finds the pictures that it names."""
+    """What `rvqc evaluate` wrote of a bundle: its summary, and where the card finds the pictures that it names; empty for a
+    card without."""
 
     summary: dict[str, Any]
     folder: Path
     pictures: str
 
 
-def write_card(bundle: Bundle, target: str | Path, evaluations: Sequence[str | Path] = ()) -> None:
+def write_card(
+    bundle: Bundle, target: str | Path, evaluations: Sequence[str | Path] = (), *, pictures: bool = True
+) -> None:
     """Write the card of `bundle` to `target`, and the pictures of its failures into ``<target>_pictures`` beside it.
 
-    `evaluations` are output folders of `rvqc evaluate` with this bundle.
+    `evaluations` are output folders of `rvqc evaluate` with this bundle. Without `pictures`, for images of patients that
+    may not be given on, failures are named only.
 
     Raises
     ------
@@ -39,10 +43,10 @@ def write_card(bundle: Bundle, target: str | Path, evaluations: Sequence[str | P
     target = Path(target)
     home = target.with_name(f"{target.stem}_pictures")
     measured = [
-        read_evaluation(bundle, Path(folder), f"{home.name}/{number}")
+        read_evaluation(bundle, Path(folder), f"{home.name}/{number}" if pictures else "")
         for number, folder in enumerate(evaluations, start=1)
     ]
-    if measured:
+    if measured and pictures:
         with whole_folder(home) as folder:
             for one in measured:
                 shutil.copytree(one.folder / "worst", folder / Path(one.pictures).name / "worst")
@@ -190,6 +194,9 @@ def _failures(one: Measured) -> Iterator[str]:
         real = f"{row['RV_dice']:.3f} | {row['RV_hd_mm']:.1f}"
         yield f"| {stack} | {row['group'] or '–'} | {real} | {said} | {row['verdict']} |"
         pictures.append(f"![{stack}: RV Dice {row['RV_dice']:.3f}]({one.pictures}/{row['picture']})")
+    if not one.pictures:
+        yield ""
+        return
     yield from (
         "",
         "In each the slice where found and true RV differ most; blue the true outline, orange the found one:",

@@ -123,6 +123,15 @@ def test_the_evaluation_of_another_bundle_is_refused(
     assert "give --card FILE too" in capsys.readouterr().err
 
 
+def test_a_card_without_pictures_names_the_failures(tiny_bundle: Path, tmp_path: Path) -> None:
+    """For images that may not be given on: the table stays, nothing is copied, no link points nowhere."""
+    found, target = write_evaluation(load_bundle(tiny_bundle), tmp_path / "evaluation"), tmp_path / "card.md"
+    assert main(["info", str(tiny_bundle), "--card", str(target), "--evaluation", str(found), "--no-pictures"]) == 0
+    text = target.read_text(encoding="utf-8")
+    assert "| p2 SA ES |" in text and "![" not in text and "true outline" not in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.md", "evaluation"]
+
+
 def test_the_shipped_bundle_has_a_card() -> None:
     try:
         bundle = load_bundle(shipped_bundle())

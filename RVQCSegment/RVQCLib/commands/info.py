@@ -22,6 +22,12 @@ def add(commands: Any) -> None:
         metavar="FOLDER",
         help="what 'rvqc evaluate' wrote of this bundle, for the results and known failures of --card",
     )
+    parser.add_argument(
+        "--no-pictures",
+        dest="pictures",
+        action="store_false",
+        help="leave pictures out of the card, where patients' images may not be given on",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -32,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.evaluation and not args.card:
         raise RVQCError("--evaluation is for the model card; give --card FILE too.")
     if args.card:
-        write_card(load_bundle(args.path), args.card, args.evaluation)
+        write_card(load_bundle(args.path), args.card, args.evaluation, pictures=args.pictures)
     answer, text = describe(Path(args.path), plot=args.plot)
     if not args.json:
         say(text)
