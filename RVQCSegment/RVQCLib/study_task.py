@@ -217,11 +217,9 @@ def add_cohort_fences(task: FencesTask, cancelled: Callable[[], bool]) -> dict[s
     """
     folder = task.setup.out / task.name
     try:
-        if edited_files(folder):
-            return {"study": task.name, "error": ""}
         quality = read_json(folder / "quality.json")
         stacks = [_with_cohort(entry, task) for entry in quality["stacks"]]
-        if stacks != quality["stacks"]:
+        if stacks != quality["stacks"] and not edited_files(folder):
             quality = {**quality, "stacks": stacks}
             page = study_page(quality, _pictures(task.source.load(), quality, folder))
             with whole_file(folder / "report.html") as part:  # first, so that a crash between is made good by a resume
