@@ -75,19 +75,20 @@ def best_of(looks: Sequence[Look], margin: float) -> Look:
 
 
 def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
-    """Why a guarded candidate should stop now, or an empty string: guard, no flags, plateau, in this order.
+    """Why a guarded candidate should stop now, or an empty string: no flags, guard, plateau, in this order.
+
+    A guard that fell is no reason before `patience` has run out: with a high learning rate it falls at first and comes back,
+    and nothing is kept while it is low.
 
     A candidate that alone would have flagged nothing from the start (the stacks were flagged for disagreement) has no flags
     to lose. One that has lost its flags and still becomes better goes on: a fence sees only the worst.
     """
     now = looks[-1]
-    if fallen(looks[0].guard, now.guard) > margin:
-        return "the guard fell"
     best = best_of(looks, margin).epoch
     if now.flagged == 0 < looks[0].flagged and best < now.epoch:
         return "no flags are left"
     if now.epoch - best >= patience:
-        return "plateau"
+        return "the guard fell" if fallen(looks[0].guard, now.guard) > margin else "plateau"
     return ""
 
 

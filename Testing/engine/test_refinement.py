@@ -207,7 +207,7 @@ def test_when_the_guard_falls_everything_is_taken_back(
         return {n: torch.zeros_like(v) if self.epoch else v.clone() for n, v in self.average.items()}
 
     monkeypatch.setattr(Learner, "toward", nothing)
-    result = refine(parent, tiny_acdc, tmp_path / "new")
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, patience=2))
     candidates = result["views"]["SA"]["candidates"]
     assert all(c["stopped_because"] == "the guard fell" and c["rolled_back"] for c in candidates)
     assert [c["kept_epoch"] for c in candidates] == [0, 0, 0]
