@@ -12,7 +12,7 @@ import ctk
 import qt
 import slicer
 
-from RVQCSlicerLib import overlays, review, saved
+from RVQCSlicerLib import dicom_seg, overlays, review, saved
 from RVQCSlicerLib.banner import Banner
 from RVQCSlicerLib.function_box import FunctionBox
 from RVQCSlicerLib.inputs import InputsBox
@@ -52,7 +52,7 @@ class Panel:
         self.strip = SliceStrip(self.show_stack, self.go_to)
         self.overlay = OverlayBox(parameters, self.show_overlays)
         self.table = QualityTable(self.show_stack)
-        self.review = ReviewBox(parameters, host.onDecide, self._on_edit)
+        self.review = ReviewBox(parameters, host.onDecide, self._on_edit, self._on_save_dicom)
         self.function = FunctionBox()
         self.viewer = StackViewer(self.strip.mark)
         self.shortcuts = Shortcuts(self._keys())
@@ -190,7 +190,12 @@ class Panel:
         if result is None:
             return
         editable = result.get("accepted", self.key) is not None
-        self.review.show(self.key, review.state_words(result, self.key), editable=editable)
+        self.review.show(
+            self.key,
+            review.state_words(result, self.key),
+            editable=editable,
+            no_dicom=dicom_seg.obstacle(result, self.key),
+        )
         self.function.show(review.function_of(result))
         self._watch()
 
@@ -247,6 +252,12 @@ class Panel:
 
         if self.result is not None:
             self._host._guarded(lambda: open_editor(self.result, self.key))
+
+    def _on_save_dicom(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(self.widget, "Where to write the DICOM SEG", "")
+        reviewer = self._host.logic.parameters.reviewer
+        if folder and self.result is not None:
+            self._host._guarded(lambda: dicom_seg.save(self.result, self.key, folder, reviewer))
 
     def _watch(self) -> None:
         """Notice edits of final segmentations."""

@@ -22,10 +22,20 @@ BUTTONS = {
 
 
 class ReviewBox:
-    """The reviewer's buttons. `decided` is called with the kind of decision, `edit` to open the Segment Editor."""
+    """The reviewer's buttons.
+
+    Parameters
+    ----------
+    decided : Is called with the kind of decision.
+    edit, save : Are called to open the Segment Editor, and to save a DICOM SEG.
+    """
 
     def __init__(
-        self, parameters: Callable[[], Parameters], decided: Callable[[str], None], edit: Callable[[], None]
+        self,
+        parameters: Callable[[], Parameters],
+        decided: Callable[[str], None],
+        edit: Callable[[], None],
+        save: Callable[[], None],
     ) -> None:
         self._parameters, self._decided = parameters, decided
         self.widget = qt.QWidget()
@@ -49,9 +59,15 @@ class ReviewBox:
             self.buttons[kind] = button
         self.edit = qt.QPushButton("Open in Segment Editor")
         self.edit.connect("clicked(bool)", lambda checked=False: edit())
+        self.dicom = qt.QPushButton("Save as DICOM SEG…")
+        self.dicom.objectName = "RVQCSaveDICOM"
+        self.dicom.connect("clicked(bool)", lambda checked=False: save())
+        after = qt.QHBoxLayout()
+        for button in (self.edit, self.dicom):
+            after.addWidget(button)
         for words, field in (("Reviewer:", self.reviewer), ("Note:", self.note)):
             form.addRow(words, field)
-        for part in (row, self.state, self.edit):
+        for part in (row, self.state, after):
             form.addRow(part)
 
     @property
@@ -59,12 +75,14 @@ class ReviewBox:
         """Who decides, and why, as it stands in the fields."""
         return Decision(self.reviewer.text, self.note.text)
 
-    def show(self, key: str, state: str, *, editable: bool) -> None:
-        """Say which stack is decided on and how its review stands; `key` "" for none."""
+    def show(self, key: str, state: str, *, editable: bool, no_dicom: str) -> None:
+        """Say which stack is decided on and how its review stands; `no_dicom` says why there can be no DICOM SEG."""
         self.widget.enabled = bool(key)
         self.reviewer.text = self._parameters().reviewer
         self.state.text = f"{short(key)}: {state}" if key else ""
         self.edit.enabled = editable
+        self.dicom.enabled = not no_dicom
+        self.dicom.toolTip = no_dicom or "The accepted mask, in a folder and in Slicer's DICOM database"
 
     def _on_reviewer(self, text: str) -> None:
         self._parameters().reviewer = text

@@ -55,10 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Blocks:
     """How long the event loop went without turning, in seconds, less the time in which other processes had the processor.
 
-    `longest` is filled while `Panel.watch` runs.
+    `longest` is filled while `Panel.watch` runs, and `busiest`: the most that this thread computed between two turns.
     """
 
     longest: float = 0.0
+    busiest: float = 0.0
     all: list[float] = field(default_factory=list)
 
 
@@ -178,7 +179,7 @@ class Watch:
     def __enter__(self) -> Blocks:
         from PySide6.QtCore import Qt, QTimer
 
-        self._blocks, self._last = Blocks(), _own_time()
+        self._blocks, self._last, self._computed = Blocks(), _own_time(), time.thread_time()
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
@@ -186,7 +187,8 @@ class Watch:
         return self._blocks
 
     def _tick(self) -> None:
-        now = _own_time()
+        now, computed = _own_time(), time.thread_time()
+        self._blocks.busiest, self._computed = max(self._blocks.busiest, computed - self._computed), computed
         self._blocks.all.append(now - self._last)
         self._blocks.longest, self._last = max(self._blocks.longest, now - self._last), now
 

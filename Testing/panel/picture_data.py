@@ -2,12 +2,13 @@
 
     python picture_data.py FOLDER
 
-writes ``new/`` (unlabelled, every second one spoilt) and ``labelled/``. One slice a stack, so that the real networks of the
+writes ``new/`` (unlabelled, every second one spoilt), ``labelled/`` and ``long-axis/``, the shipped bundle's long-axis part. One slice a stack, so that the real networks of the
 shipped bundle learn from them within minutes.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ def make(home: Path) -> None:
     """Write everything into `home`."""
     import SimpleITK as sitk
 
+    from RVQCLib.bundle import _write_description, shipped_bundle
+    from RVQCLib.files import read_json
     from RVQCLib.images import read_image
     from RVQCLib.phantom import write_phantom
     from RVQCLib.shifts import shift_stack
 
+    shutil.copytree(shipped_bundle() / "LA", home / "long-axis" / "LA")
+    description = read_json(shipped_bundle() / "bundle.json")
+    views = {"LA": description["views"]["LA"]}
+    _write_description(home / "long-axis", {**description, "name": "long-axis", "views": views, "checksum": ""})
     write_phantom(home / "labelled", LABELLED, seed=911, **KIND)
     for number, folder in enumerate(write_phantom(home / "new", UNLABELLED, seed=912, labelled=0, **KIND)):
         for phase in ("ED", "ES") if number % 2 else ():

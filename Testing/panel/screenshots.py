@@ -159,10 +159,11 @@ class Pictures:
         walk = Walk(self.panel)
         walk.choose_folder(data / "new")
         walk.picture("refine-1-folder")
-        walk.set(bundle=None, labelled=data / "labelled", epochs=3, steps=6, batch=4)
+        walk.set(bundle=data / "long-axis", labelled=data / "labelled", epochs=3, steps=6, batch=4)
         walk.picture("refine-2-settings")
         walk.start()
-        walk.wait_until("done")
+        self.panel.wait(lambda: walk.dialog.session.state in ("done", "failed"), PATIENCE_S)
+        assert walk.dialog.session.state == "done", walk.dialog.session.progress.said
         walk.picture("refine-3-run")
         self.panel.click(walk.dialog.next)
         walk.select([0])

@@ -7,13 +7,17 @@ again, which is a test in itself.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Panel
+from conftest import REPOSITORY, Blocks, Panel
 from segment_steps import press
 
 ACDC = REPOSITORY.parent / "shared" / "data" / "acdc" / "training"
@@ -26,7 +30,7 @@ class Finished:
     scene: Path
     results: Path
     progress: tuple[str, ...]
-    longest_block: float
+    blocks: Blocks
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def finished(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     walk = Walk(folder, click=panel.click, watch=panel.watch)
     scene = study_through_the_panel(walk, ACDC / "patient001")
     slicer.mrmlScene.Clear(0)
-    return Finished(scene, folder / "results", tuple(walk.progress), walk.seen.longest)
+    return Finished(scene, folder / "results", tuple(walk.progress), walk.seen)
 
 
 @pytest.fixture
@@ -66,7 +70,9 @@ def test_progress_is_real(finished: Finished) -> None:
 
 def test_nothing_blocks_the_event_loop(finished: Finished) -> None:
     """From the click on Run QC to the result in the panel; loading a study and saving a scene are not meant."""
-    assert finished.longest_block < 0.1
+    assert finished.blocks.busiest < 0.1
+    # Waiting for memory and disk counts too, but on a machine that others load it is theirs.
+    assert finished.blocks.longest < 0.1 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_the_results_are_on_the_disk(finished: Finished) -> None:
@@ -295,3 +301,38 @@ def test_a_decision_that_cannot_be_recorded_changes_nothing(opened: Any, panel: 
     panel.click(opened.panel.review.buttons["accepted"])
     assert "in the way" in opened.panel.message.text
     assert opened.panel.result.get("accepted", "SA_ES") is None and not opened.panel.result.decision("SA_ES")
+
+
+def test_a_dicom_seg_is_saved_by_slicers_exporter_where_that_makes_sense(
+    opened: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    box, result = opened.panel.review, opened.panel.result
+    panel.click(opened.panel.strip.stack_buttons["SA_ES"])
+    assert not box.dicom.enabled and "accept SA ES first" in box.dicom.toolTip
+    panel.click(opened.panel.strip.stack_buttons["SA_ED"])
+    assert not box.dicom.enabled and "did not come from Slicer's DICOM database" in box.dicom.toolTip
+    result.get("volume", "SA_ED").SetAttribute("DICOM.instanceUIDs", "1.2.3 1.2.4")
+    opened.panel.show_review()
+    assert not box.dicom.enabled and "has no DICOM SEG exporter" in box.dicom.toolTip
+    exported, answers = [], ["", "itkimage2segimage failed"]
+
+    class Exporter:
+        def examineForExport(self, item: int) -> list[Any]:
+            return [SimpleNamespace(item=item, tags={}, setTag=lambda name, value: tags.__setitem__(name, value))]
+
+        def export(self, found: list[Any]) -> str:
+            exported.extend(found)
+            return answers.pop(0)
+
+    tags: dict[str, str] = {}
+    fake = ModuleType("DICOMSegmentationPlugin")
+    fake.DICOMSegmentationPluginClass = Exporter
+    fake.__spec__ = ModuleSpec(fake.__name__, None)
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    opened.panel.show_review()
+    for _ in range(2):
+        panel.answers.paths.append(str(tmp_path))
+        panel.click(box.dicom)
+    assert [found.directory for found in exported] == [str(tmp_path)] * 2
+    assert tags == {"SeriesDescription": "RVQC patient001 SA ED", "ContentCreatorName": "Dr. Müller"}
+    assert "was not written (itkimage2segimage failed)" in opened.panel.message.text
