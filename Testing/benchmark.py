@@ -2,23 +2,28 @@
 
 `bare` is the forward passes of all candidates and of R on the prepared slices, nothing else; `warm` is the whole
 `segment_study` (locator, resampling, networks, QC, the way back) with the bundle loaded; `cold_s` a fresh process from
-start to written masks and report, as `rvqc segment` runs it. Speed is meaningful as a ratio of one run.
+start to written masks and report, as `rvqc segment` runs it. `panel` is the way from the click on Run QC to the overlay,
+warm, on the stand-in for Slicer, over the engine's own segment in the same worker and over `bare`; without the stand-in it
+is left out, with a sentence. Speed is meaningful as a ratio of one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.inference import hard_masks, propose, reconstruct
@@ -28,6 +33,8 @@ from RVQCLib.pipeline import segment_study
 from RVQCLib.result import write_result
 from RVQCLib.slices import find_heart, to_network
 from RVQCLib.study import Study, read_study
+
+NO_STAND_IN = 77
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:
@@ -80,13 +87,39 @@ def _measure(study: Study, bundle_path: Path, device: str, repeats: int) -> dict
     }
 
 
-def _cold(study: str | None, bundle_path: Path, device: str) -> dict[str, float]:
+@contextmanager
+def _on_disk(study: Study, path: str | None) -> Iterator[str]:
+    """The folder of the study that is measured, for those that read it from the disk."""
+    if path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for stack in study.stacks:
+            image = sitk.GetImageFromArray(stack.pixels)
+            image.SetOrigin(stack.geometry.origin)
+            image.SetSpacing(stack.geometry.spacing)
+            image.SetDirection(stack.geometry.direction)
+            sitk.WriteImage(image, f"{folder}/phantom_{stack.name}.nii.gz")
+        yield folder
+
+
+def _click(study: str, bundle_path: Path, repeats: int) -> dict[str, float]:
+    """From the click on Run QC to the overlay; empty where the stand-in for Slicer is absent."""
+    script = Path(__file__).parent / "panel" / "click_benchmark.py"
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, str(script), study, str(bundle_path), str(repeats)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == NO_STAND_IN:
+        print(f"The click is not measured: {done.stderr.strip().splitlines()[-1]}")
+        return {}
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _cold(study: str, bundle_path: Path, device: str) -> dict[str, float]:
     """A fresh process from its start to the written result, and the most memory it held."""
     with tempfile.TemporaryDirectory() as folder:
-        if study is None:
-            from RVQCLib.phantom import write_phantom
-
-            study = str(write_phantom(Path(folder) / "in", 1, seed=0, views=("SA",))[0])
         command = [sys.executable, "-m", "RVQCLib.cli", "segment", study, "-o", f"{folder}/out", "--json"]
         started = time.perf_counter()
         subprocess.run([*command, "--bundle", str(bundle_path), "--device", device], check=True, capture_output=True)
@@ -106,13 +139,15 @@ def main() -> None:
     args = parser.parse_args()
     bundle_path = Path(args.bundle) if args.bundle else shipped_bundle()
     study = _study(args.study)
-    numbers = {
-        **_measure(study, bundle_path, args.device, args.repeats),
-        **_cold(args.study, bundle_path, args.device),
-    }
+    with _on_disk(study, args.study) as path:
+        numbers = _measure(study, bundle_path, args.device, args.repeats)
+        panel = _click(path, bundle_path, args.repeats) if args.device == "cpu" else {}
+        numbers |= _cold(path, bundle_path, args.device)
     numbers["slices"] = sum(len(stack.pixels) for stack in study.stacks)
-    Path(args.out).write_text(json.dumps({"segment": numbers}, indent=1) + "\n", encoding="utf-8")
-    for key, value in numbers.items():
+    if panel:
+        panel["click_over_bare"] = panel["click_s"] / numbers["bare_s"]
+    Path(args.out).write_text(json.dumps({"segment": numbers, "panel": panel}, indent=1) + "\n", encoding="utf-8")
+    for key, value in (numbers | panel).items():
         print(f"{key:24s} {value:.3f}")
 
 
