@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,30 @@ def test_parameters_are_typed_and_live_in_the_scene(panel: Any) -> None:
     assert again.volume("SA_ED") is volume and again.volume("LA_ED") is None
     parameters.choose("volume", "SA_ED", None)
     assert again.volume("SA_ED") is None
+
+
+MACHADO_2009 = {
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+}
+"""Linear RGB as people see it who cannot tell red from green (Machado, Oliveira & Fernandes 2009, severity 1)."""
+TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+
+
+def lab(linear: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of linear RGB."""
+    x, y, z = np.cbrt(np.array(TO_XYZ) @ np.clip(linear, 0, 1) / (0.9505, 1.0, 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", MACHADO_2009)
+def test_the_colours_are_told_apart_without_red_and_green(panel: Any, sight: str) -> None:
+    from RVQCSlicerLib.segments import DIFFERENCE_COLOR, RECONSTRUCTION_COLOR, STRUCTURES
+
+    colors = [*(structure.color for structure in STRUCTURES), RECONSTRUCTION_COLOR, DIFFERENCE_COLOR]
+    linear = [
+        np.where(np.array(c) <= 0.04045, np.array(c) / 12.92, ((np.array(c) + 0.055) / 1.055) ** 2.4) for c in colors
+    ]
+    seen = [lab(np.array(MACHADO_2009[sight]) @ color) for color in linear]
+    apart = min(np.linalg.norm(a - b) for a, b in combinations(seen, 2))
+    assert apart > 20  # 2.3 is just noticed side by side
