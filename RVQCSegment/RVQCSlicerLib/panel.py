@@ -203,6 +203,7 @@ class Panel:
         """Let go of every node: the scene is about to close."""
         if self._bringing is not None:
             self._bringing.stop()
+        self.inputs.widget.collapsed = False  # the next scene begins with a study
         self.show_result(None)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import slicer
 
 from RVQCLib.reviews import read_reviews
+from RVQCSlicerLib import overlays
 from RVQCSlicerLib.parameters import STACKS
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.sample_data import sound
@@ -22,6 +23,7 @@ from RVQCSlicerLib.words import VERDICTS
 PATIENCE_S = 900.0
 """How long a run may take on a busy machine without a GPU."""
 CANCEL_S = 2.0
+DATA = ("ScalarVolume", "Segmentation", "Text", "Sequence")
 
 
 class Walk:
@@ -129,8 +131,8 @@ class Walk:
         """Mask, reconstruction and difference on and off, and another candidate's mask."""
         self.click(self.panel.strip.stack_buttons[key])
         box, overlay = self.panel.overlay, self.result.get("overlay", key)
-        shown = {box.mask: _layer("mask."), box.reconstruction: _layer("again."), box.difference: {"difference"}}
-        for switch, segments in shown.items():
+        layers = (_layer("mask."), _layer("again."), {overlays.DIFFERENCE})
+        for switch, segments in zip((box.mask, box.reconstruction, box.difference), layers, strict=True):
             before = visible_segments(overlay)
             self.click(switch)
             self.check.assertEqual(visible_segments(overlay), before ^ segments)
@@ -244,6 +246,5 @@ def _layer(prefix: str) -> set[str]:
 
 
 def _names() -> list[str]:
-    """The nodes that a user sees in the data tree."""
-    nodes = slicer.util.getNodes("*", useLists=False).values()
-    return sorted(node.GetName() for node in nodes if not node.GetHideFromEditors())
+    """What lies in the scene of what the panel makes and reads."""
+    return sorted(node.GetName() for kind in DATA for node in slicer.util.getNodesByClass(f"vtkMRML{kind}Node"))
