@@ -314,7 +314,8 @@ def _finish(job: _Job, domain: NewDomain, name: str) -> None:
     """Write the new bundle, calibrate it, segment with it, and put it in its place."""
     draft = job.work / "bundle"
     write_successor(draft, job.bundle, job.weights, job.records, name)
-    guards = {view: job.parts["guard"] for view in job.bundle.views if job.config.recalibrate and job.parts["guard"]}
+    labelled = {view for source in job.parts["guard"] for view, _ in source.labels}  # ACDC, for one, has no long axis
+    guards = {view: job.parts["guard"] for view in job.bundle.views if job.config.recalibrate and view in labelled}
     if job.weights and guards:
         recalibrate(
             draft,

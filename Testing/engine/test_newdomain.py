@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NAMES
+from conftest import NAMES, write_tiny_bundle
 
 from RVQCLib import result
 from RVQCLib.bundle import load_bundle
+from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.files import sha256
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RefinementConfig
@@ -90,6 +91,18 @@ def test_studies_removed_between_before_and_after_are_named(studies: Path, tiny_
     ]
     shutil.move(tmp_path / "moved", studies / NAMES[1])
     assert [decision["study"] for decision in domain.segment_after(bundle, NONE)] == NAMES and domain.failed == {}
+
+
+def test_a_view_without_labels_keeps_its_calibration(studies: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    """Labelled short-axis studies calibrate a bundle of both views: as ACDC does the shipped one."""
+    parent = write_tiny_bundle(tmp_path / "parent")
+    calibrate_bundle(parent, tiny_acdc, part="all", device="cpu")
+    config = RefinementConfig(mode="paper", epochs=1, steps=1, batch=4, guard_slices=6, precision="float32")
+    answer = refine_bundle(studies, parent, tmp_path / "new", config, labelled=tiny_acdc, device="cpu")
+    assert answer["changed"] and {file[:2] for file in answer["changed"]} == {"SA"}
+    before, after = (load_bundle(path).description["views"] for path in (parent, tmp_path / "new"))
+    assert after["LA"]["calibration"] is before["LA"]["calibration"] is None
+    assert "widened" not in after["SA"]["calibration"] and after["SA"]["calibration"] != before["SA"]["calibration"]
 
 
 def test_an_edited_mask_survives_every_resume(refine: Callable, tmp_path: Path) -> None:
