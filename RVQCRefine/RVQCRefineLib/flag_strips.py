@@ -23,6 +23,7 @@ class FlagStrips:
         self._grid.setSpacing(3)
         self.tiles: dict[str, list[qt.QPushButton]] = {"before": [], "after": []}
         self._parts: list[qt.QWidget] = []
+        self._room = 0
 
     def show(self, row: Row | None) -> None:
         """Show the slices of a stack; None for no stack."""
@@ -30,6 +31,9 @@ class FlagStrips:
             part.hide()
             part.deleteLater()
         self._parts, self.tiles = [], {"before": [], "after": []}
+        self._grid.setColumnStretch(self._room, 0)  # where a shorter stack ended, a longer one has a tile
+        self._room = row.n_slices + 1 if row is not None else 0
+        self._grid.setColumnStretch(self._room, 1)
         for line, (moment, words) in enumerate((("before", "Before"), ("after", "After"))):
             judged = getattr(row, moment) if row is not None else None
             if judged is not None:
@@ -60,7 +64,6 @@ class FlagStrips:
             tile.connect("clicked(bool)", lambda checked=False, i=index: self._slice_chosen(i))
             self.tiles[moment].append(tile)
             self._place(tile, line, index + 1)
-        self._grid.setColumnStretch(len(judged.stack["slices"]) + 1, 1)
 
     def _place(self, part: qt.QWidget, line: int, column: int) -> None:
         self._grid.addWidget(part, line, column)

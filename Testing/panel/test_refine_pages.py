@@ -133,6 +133,28 @@ def test_the_bundle_in_use_is_proposed_and_one_that_is_gone_is_said(
     parameters.bundle = ""
 
 
+# The slices of a stack -----------------------------------------------------------------------------------------------
+
+
+def test_the_tiles_of_a_longer_stack_are_alike(panel: Panel) -> None:
+    from RVQCRefineLib.flag_strips import FlagStrips
+    from RVQCRefineLib.rows import Judged, Row
+
+    def row(slices: int) -> Row:
+        stack = {"slices": [{"index": k, "flag": False, "reasons": []} for k in range(slices)]}
+        return Row("1", "SA", "ED", slices, None, Judged(Path("mask.nii.gz"), stack, ""))
+
+    strips = FlagStrips(lambda index: None)
+    strips.widget.resize(900, 40)
+    strips.widget.show()
+    for slices in (3, 9, 1, 10):
+        strips.show(row(slices))
+        panel.turn()
+        widths = [tile.width for tile in strips.tiles["after"]]
+        assert len(widths) == slices and max(widths[:9]) - min(widths[:9]) <= 2
+    strips.widget.close()
+
+
 # Thousands of studies -------------------------------------------------------------------------------------------------
 
 
