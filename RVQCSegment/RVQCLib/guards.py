@@ -92,6 +92,10 @@ def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
     return ""
 
 
+CALIBRATIONS_DIFFER = 0.02
+"""Predictions before and after come from two calibrations; what differs less than this is the same."""
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """Whether a stack's new mask may replace the old one, and why not."""
@@ -104,7 +108,7 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any], most_volume_chan
     """Judge the new mask of one stack by the entries of quality.json before and after.
 
     Both opinions must be better for the RV: the shape (pDC not lower, pHD not farther, one of them better) and the
-    agreement. Every structure's volume may change by at most the factor `most_volume_change`; one that was missing may
+    agreement; and the predicted Dice, in which confidence and image speak too, must not be clearly lower. Every structure's volume may change by at most the factor `most_volume_change`; one that was missing may
     appear, none may vanish.
     """
     old, new = before["structures"], after["structures"]
@@ -121,6 +125,9 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any], most_volume_chan
         return Acceptance(False, "the shape of the RV is not better by pDC and pHD")
     if not appeared and now["agreement"] <= rv["agreement"]:
         return Acceptance(False, "the candidates do not agree better on the RV")
+    predicted = rv.get("predicted_dice"), now.get("predicted_dice")
+    if not appeared and None not in predicted and predicted[1] < predicted[0] - CALIBRATIONS_DIFFER:
+        return Acceptance(False, f"the predicted Dice of the RV falls from {predicted[0]:.2f} to {predicted[1]:.2f}")
     if after["ood"] and not before["ood"]:
         return Acceptance(False, "the new mask is out of distribution, the old one was not")
     return Acceptance(True, "both opinions are better")

@@ -91,6 +91,17 @@ def entry(**rv: float) -> dict[str, Any]:
         # An RV that was missing everywhere has pDC and agreement 1 and may still appear.
         ({"pDC": 1.0, "pHD_mm": 0.0, "agreement": 1.0, "volume_ml": 0.0}, {}, "both opinions are better"),
         ({"volume_ml": 0.0}, {"volume_ml": 0.0}, "still missing"),
+        (
+            {"predicted_dice": 0.53},
+            {"pDC": 0.95, "agreement": 0.95, "predicted_dice": 0.35},
+            "predicted Dice of the RV falls from 0.53 to 0.35",
+        ),
+        (
+            {"predicted_dice": 0.53},
+            {"pDC": 0.95, "agreement": 0.95, "predicted_dice": 0.52},
+            "both opinions are better",
+        ),
+        ({"predicted_dice": None}, {"pDC": 0.95, "agreement": 0.95, "predicted_dice": 0.3}, "both opinions are better"),
     ],
 )
 def test_whose_mask_is_believed(old: dict[str, float], new: dict[str, float], reason: str) -> None:
