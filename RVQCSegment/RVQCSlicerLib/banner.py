@@ -7,7 +7,7 @@ from html import escape
 
 import qt
 
-from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.results import Result, slices_of
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, short, worst
 
 MOST_REASONS = 4
@@ -68,8 +68,9 @@ def _from_bad_to_good(result: Result) -> list[tuple[str, dict]]:
 
 def _sentence(stack: dict) -> str:
     """The first reason without its numbers, and how many slices are flagged."""
-    flagged = sum(entry["flag"] for entry in stack["slices"])
-    of = f"{flagged} of {len(stack['slices'])} slices flagged" if len(stack["slices"]) > 1 else ""
+    slices = slices_of(stack)
+    flagged = sum(entry["flag"] for entry in slices)
+    of = f"{flagged} of {len(slices)} slices flagged" if len(slices) > 1 else ""
     if not stack["reasons"]:
         return f"nothing unusual as a whole; {of}" if flagged and of else "nothing unusual"
     reason = stack["reasons"][0].partition(" (")[0]

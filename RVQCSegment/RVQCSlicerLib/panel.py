@@ -18,7 +18,7 @@ from RVQCSlicerLib.function_box import FunctionBox
 from RVQCSlicerLib.inputs import InputsBox
 from RVQCSlicerLib.message import MessageBar
 from RVQCSlicerLib.overlay_box import OverlayBox
-from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.results import Result, failure_of
 from RVQCSlicerLib.review_box import BUTTONS, ReviewBox
 from RVQCSlicerLib.run_box import RunBox
 from RVQCSlicerLib.saved_box import SavedBox
@@ -161,13 +161,15 @@ class Panel:
         volume = self.result.get("volume", key)
         if volume is not None:
             self.viewer.show(volume, overlays.heart_centre(self.result, key))
+        yield
         self.show_overlays()
         yield
         self.show_review()
-        flagged = self.strip.next_flagged(1)
-        slices = self.result.stacks[key]["slices"]
-        first = slices[0]["flag"]
-        self.go_to(0 if first else flagged if flagged is not None else len(slices) // 2)
+        stack = self.result.stacks[key]
+        flagged = [entry["index"] for entry in stack["slices"] if entry["flag"]]
+        # A mask that failed as a whole is judged where most of the heart is.
+        middle = failure_of(stack) or not flagged
+        self.go_to(len(stack["slices"]) // 2 if middle else flagged[0])
 
     def go_to(self, index: int) -> None:
         """Show a slice."""

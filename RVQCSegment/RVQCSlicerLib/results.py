@@ -6,7 +6,7 @@ Saved with the scene, it brings everything back: what was said, the overlays, wh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,18 @@ import vtk
 
 ATTRIBUTE = "RVQC.Study"
 _ROLES = ("volume", "overlay", "accepted")
+
+
+def failure_of(stack: Mapping[str, Any]) -> str:
+    """What is wrong with a stack's mask as a whole, such as that it has no RV; "" for nothing."""
+    return "; ".join(stack.get("evidence", {}).get("failed", ()))
+
+
+def slices_of(stack: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A stack's slices as they are to be shown: where the mask failed as a whole, none of them can be sound."""
+    if not (failure := failure_of(stack)):
+        return list(stack["slices"])
+    return [{**entry, "flag": True, "reasons": [failure, *entry["reasons"]]} for entry in stack["slices"]]
 
 
 class Result:

@@ -11,9 +11,10 @@ from typing import Any
 
 import slicer
 
+from RVQCLib.edits import set_mask_aside
 from RVQCLib.files import RVQCError, sha256
 from RVQCLib.function import Quantity, quantities
-from RVQCLib.reviews import Review, append_review
+from RVQCLib.reviews import Review, append_review, read_reviews
 from RVQCLib.stack import Stack, structure_volumes_ml
 from RVQCSlicerLib.overlays import layer
 from RVQCSlicerLib.results import Result
@@ -61,6 +62,9 @@ def decide(result: Result, key: str, kind: str, by: Decision, *, fallback: str, 
         raise RVQCError("Nobody is named as the reviewer; fill in who reviews.")
     mask, path = current_mask(result, key, candidate), log_path(result, fallback)
     view, phase = split(key)
+    target = path.parent / "accepted" / f"{result.study}_{view}_{phase}.nii.gz"
+    if kind == ACCEPTED:
+        _keep_edits(target, path)
     review = Review(
         study=result.study,
         view=view,
@@ -69,9 +73,7 @@ def decide(result: Result, key: str, kind: str, by: Decision, *, fallback: str, 
         reviewer=by.reviewer.strip(),
         note=by.note.strip(),
         image_sha256=_image_hash(result, key),
-        mask_sha256=_written(
-            mask, path.parent / "accepted" / f"{result.study}_{view}_{phase}.nii.gz", kind == ACCEPTED
-        ),
+        mask_sha256=_written(mask, target, kind == ACCEPTED),
         bundle_hash=result.quality["bundle"]["hash"],
     )
     append_review(path, review)
@@ -165,6 +167,13 @@ def _image_hash(result: Result, key: str) -> str:
 
 def _fingerprint(mask: Stack) -> str:
     return hashlib.sha256(mask.pixels.tobytes()).hexdigest()
+
+
+def _keep_edits(target: Path, log: Path) -> None:
+    """Move an accepted mask that somebody edited outside Slicer to ``edited/``: no review of the log knows its hash."""
+    known = {review.mask_sha256 for review in read_reviews(log) if review.decision == ACCEPTED}
+    if target.is_file() and sha256(target) not in known:
+        set_mask_aside(target, log.parent, written="")
 
 
 def _written(mask: Stack, path: Path, keep: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import qt
 
-from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.results import Result, slices_of
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, place, short
 
 COLUMNS = 8
@@ -71,7 +71,7 @@ class SliceStrip:
             return
         for name, button in self.stack_buttons.items():
             button.checked = name == key
-        self._slices = result.stacks[key]["slices"]
+        self._slices = slices_of(result.stacks[key])
         for entry in self._slices:
             self._add_tile(entry)
         self.mark(0)

@@ -79,6 +79,23 @@ def test_a_review_of_opened_results_has_every_hash(widget: Any, panel: Panel, ba
     assert review.bundle_hash == widget.panel.result.quality["bundle"]["hash"]
 
 
+def test_an_accepted_file_that_was_edited_elsewhere_is_not_lost(
+    widget: Any, panel: Panel, batch: Path, tmp_path: Path
+) -> None:
+    home = shutil.copytree(batch, tmp_path / "copy", ignore=shutil.ignore_patterns(".run", "reviews.jsonl", "accepted"))
+    choose(widget, panel, home / "patient102")
+    widget.logic.parameters.reviewer = "B. Reader"
+    widget.panel.show_review()
+    panel.click(widget.panel.review.buttons["accepted"])
+    (mask,) = (home / "accepted").glob("*.nii.gz")
+    panel.click(widget.panel.review.buttons["accepted"])
+    assert not (home / "edited").exists(), "what RVQC wrote itself is no edit"
+    shutil.copy(next((home / "patient101").glob("*_ED.nii.gz")), mask)
+    edited = sha256(mask)
+    panel.click(widget.panel.review.buttons["accepted"])
+    assert [sha256(path) for path in (home / "edited").iterdir()] == [edited] and sha256(mask) != edited
+
+
 def test_results_that_name_no_image_are_not_reviewed(widget: Any, panel: Panel, batch: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(batch / "patient102", tmp_path / "old" / "patient102")
     quality = read_json(folder / "quality.json")
@@ -138,3 +155,22 @@ def test_what_is_no_result_is_one_sentence(widget: Any, panel: Panel, batch: Pat
     assert "patient101_SA_ES_reconstruction.nii.gz" in widget.panel.message.text and widget.panel.result is None
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
     assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == []
+
+
+def test_a_mask_that_failed_as_a_whole_has_no_sound_slice(
+    widget: Any, panel: Panel, batch: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(batch / "patient103", tmp_path / "patient103")
+    quality = read_json(folder / "quality.json")
+    stack = quality["stacks"][0]
+    stack |= {"verdict": "ood", "ood": True, "reasons": ["no RV was found"]}
+    stack["evidence"]["failed"] = ["no RV was found"]
+    for entry in stack["slices"]:
+        entry |= {"flag": False, "reasons": []}
+    write_json(folder / "quality.json", quality)
+    choose(widget, panel, folder)
+    count = len(stack["slices"])
+    assert f"no RV was found; {count} of {count} slices flagged" in widget.panel.banner.text
+    assert all("no RV was found" in tile.toolTip for tile in widget.panel.strip.tiles)
+    assert widget.panel.strip.current == count // 2 and "no RV was found" in widget.panel.strip.reasons
+    assert widget.panel.strip.next_flagged(1) == count // 2 + 1
