@@ -148,7 +148,7 @@ def rate_lines(args: argparse.Namespace, rates: list[dict]) -> list[str]:
         f"`rvqc batch` with the shipped bundle on {rates[0]['studies']} of the studies, {os.cpu_count()} processor cores, load "
         f"{args.load[0]:.1f} when it began and {os.getloadavg()[0]:.1f} when it ended, {time.strftime('%Y-%m-%d')} "
         f"(`--subset {args.subset} --jobs {' '.join(map(str, args.jobs))}`; alone with `--rates-only`). Studies a minute are "
-        "counted from the first study to the last, without the start of the processes; each process has one thread.",
+        "counted from the first study to the last, without the start of the processes; one process uses all cores by itself, of several each has its share of them, so the rate against --jobs 1 says what processes add to threads.",
         "",
         "| --jobs | studies a minute | times --jobs 1 | seconds in all | processor seconds a study |",
         "| ---: | ---: | ---: | ---: | ---: |",
