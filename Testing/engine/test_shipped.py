@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.evaluation import compare, evaluate
+from RVQCLib.orientation import Turn
 from RVQCLib.phantom import phantom_study
 from RVQCLib.phantom_anatomy import DISEASES
 from RVQCLib.pipeline import segment_study
+from RVQCLib.stack import Geometry, Study
 from RVQCLib.study import read_study
 
 
@@ -58,6 +62,21 @@ def test_the_long_axis_networks_on_phantoms_they_never_saw() -> None:
                 values.append(compare(stack.mask, truth)[f"{structure}_dice"])
     means = {structure: float(np.mean(values)) for structure, values in dice.items()}
     assert means["RV"] >= 0.90 and means["LV"] >= 0.93 and means["MYO"] >= 0.85, means
+
+
+def test_a_long_axis_image_whose_header_lies_is_not_trusted() -> None:
+    """Turned or mirrored pixels under a header that says upright: a heart that lies like no other."""
+    bundle = load_bundle(shipped_bundle())
+    turns = [Turn(*flags) for flags in product((False, True), repeat=3)]
+    for seed in (901, 902, 903):
+        image = phantom_study(seed, views=("LA",)).stack("LA", "ED")
+        verdicts = []
+        for turn in turns:
+            pixels = np.ascontiguousarray(turn.apply(image.pixels))
+            lying = replace(image, pixels=pixels, geometry=Geometry(spacing=image.geometry.spacing))
+            (stack,) = segment_study(Study("lying", (lying,)), bundle, device="cpu").stacks
+            verdicts.append(stack.judgement["verdict"])
+        assert verdicts[0] == "trusted" and "trusted" not in verdicts[1:], (seed, verdicts)
 
 
 def test_the_long_axis_qc_module_can_reconstruct_every_structure() -> None:
