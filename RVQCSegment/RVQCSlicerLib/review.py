@@ -11,7 +11,6 @@ from typing import Any
 
 import slicer
 
-from RVQCLib.edits import set_mask_aside
 from RVQCLib.files import RVQCError, sha256
 from RVQCLib.function import Quantity, quantities
 from RVQCLib.reviews import Review, append_review, read_reviews
@@ -171,6 +170,8 @@ def _fingerprint(mask: Stack) -> str:
 
 def _keep_edits(target: Path, log: Path) -> None:
     """Move an accepted mask that somebody edited outside Slicer to ``edited/``: no review of the log knows its hash."""
+    from RVQCLib.edits import set_mask_aside
+
     known = {review.mask_sha256 for review in read_reviews(log) if review.decision == ACCEPTED}
     if target.is_file() and sha256(target) not in known:
         set_mask_aside(target, log.parent, written="")
