@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,12 @@ def test_cancel_stops_in_two_seconds_and_a_resume_finishes(batch: Callable, jobs
 def test_ctrl_c_is_exit_code_3(studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "RVQCLib.cli", "batch", studies, "-o", tmp_path / "out", "--bundle", tiny_bundle]
     process = subprocess.Popen(
-        [*map(str, command), "--jobs", "2"], cwd=ENGINE, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*map(str, command), "--jobs", "2"],
+        cwd=ENGINE,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     for line in process.stderr:
         if '"state": "done"' in line:
