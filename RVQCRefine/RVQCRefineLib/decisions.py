@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.dicom import series_files
 from RVQCLib.edits import set_mask_aside
-from RVQCLib.files import RVQCError, sha256, whole_file
+from RVQCLib.files import RVQCError, whole_file
 from RVQCLib.reviews import Review, append_review
 from RVQCRefineLib.rows import Row, accepted_file, mask_hash
 from RVQCRefineLib.run_folder import REVIEWS
@@ -84,12 +83,10 @@ def image_of(studies: Sequence[Mapping[str, Any]], row: Row) -> dict[str, Any] |
 
 def image_hash(image: dict[str, Any]) -> str:
     """SHA-256 of an image's file, of a DICOM series of all its files. Raises RVQCError where it cannot be read."""
+    from RVQCLib.images import image_sha256
+
     path = Path(image["file"])
     try:
-        if path.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")):
-            return sha256(path)
-        import hashlib
-
-        return hashlib.sha256("".join(sha256(file) for file in series_files(path)).encode()).hexdigest()
+        return image_sha256(path)
     except OSError as error:
         raise RVQCError(f"{path} cannot be read now ({error.strerror}); bring the folder of studies back.") from error

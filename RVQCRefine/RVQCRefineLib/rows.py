@@ -13,6 +13,7 @@ from RVQCLib.files import RVQCError, read_json, sha256
 from RVQCLib.manifest import RUN, read_run
 from RVQCLib.reviews import Review, read_reviews
 from RVQCRefineLib.run_folder import ACCEPTED, REVIEWS, RunFolder
+from RVQCSlicerLib.words import failure_of
 
 VERDICTS = ("trusted", "look", "ood")
 """From good to bad, as in quality.json."""
@@ -55,7 +56,7 @@ class Judged:
     @property
     def failed(self) -> str:
         """What is wrong with the mask as a whole, such as that it has no RV; "" for nothing."""
-        return "; ".join(self.stack.get("evidence", {}).get("failed", ()))
+        return failure_of(self.stack)
 
     def doubt(self, index: int) -> str:
         """Why a slice is to be looked at, "" for no reason. Where the mask failed as a whole, no slice of it can be sound."""

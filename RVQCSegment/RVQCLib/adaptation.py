@@ -303,7 +303,7 @@ class Refinement:
         return _joined(parts)
 
     def _posed(self, config: AugmentationConfig) -> AugmentationConfig:
-        return config.for_upright(dihedral=0.1) if self.models.sampling.upright else config
+        return config.for_upright() if self.models.sampling.upright else config
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

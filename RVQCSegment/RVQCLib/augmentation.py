@@ -34,7 +34,7 @@ class AugmentationConfig:
     noise: float = 0.4
     ghost: float = 0.1
 
-    def for_upright(self, *, dihedral: float) -> AugmentationConfig:
+    def for_upright(self, *, dihedral: float = 0.1) -> AugmentationConfig:
         """The same for images that are turned upright: hearts lean more, and few are laid down otherwise."""
         return replace(self, rotation_degrees=max(self.rotation_degrees, 45.0), dihedral=dihedral)
 

@@ -64,7 +64,7 @@ class TrainingConfig:
         locating = AugmentationConfig(shift_pixels=20.0, scale=(0.7, 1.4), elastic_pixels=1.0)
         if self.sampling.upright:
             # A few otherwise, for headers that are wrong; none for R, to which a heart with LV and RV swapped must look wrong.
-            seeing, locating = (one.for_upright(dihedral=0.1) for one in (seeing, locating))
+            seeing, locating = (one.for_upright() for one in (seeing, locating))
             judging = judging.for_upright(dihedral=0.0)
         runs = {}
         for number, network in enumerate(self.networks):

@@ -18,7 +18,7 @@ from RVQCSlicerLib.function_box import FunctionBox
 from RVQCSlicerLib.inputs import InputsBox
 from RVQCSlicerLib.message import MessageBar
 from RVQCSlicerLib.overlay_box import OverlayBox
-from RVQCSlicerLib.results import Result, failure_of
+from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.review_box import BUTTONS, ReviewBox
 from RVQCSlicerLib.run_box import RunBox
 from RVQCSlicerLib.saved_box import SavedBox
@@ -28,6 +28,7 @@ from RVQCSlicerLib.steps import Steps
 from RVQCSlicerLib.strip import SliceStrip
 from RVQCSlicerLib.table import QualityTable
 from RVQCSlicerLib.viewer import StackViewer
+from RVQCSlicerLib.words import failure_of
 
 RESEARCH = "Research use only. RVQC is not a medical device; a clinician reviews every mask."
 EDIT_PAUSE_MS = 400

@@ -13,13 +13,10 @@ from typing import Any
 import slicer
 import vtk
 
+from RVQCSlicerLib.words import failure_of
+
 ATTRIBUTE = "RVQC.Study"
 _ROLES = ("volume", "overlay", "accepted")
-
-
-def failure_of(stack: Mapping[str, Any]) -> str:
-    """What is wrong with a stack's mask as a whole, such as that it has no RV; "" for nothing."""
-    return "; ".join(stack.get("evidence", {}).get("failed", ()))
 
 
 def slices_of(stack: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 VIEWS = {"SA": "Short axis", "LA": "Long axis"}
 PHASES = {"ED": "end-diastole", "ES": "end-systole"}
@@ -51,6 +53,11 @@ def worst(verdicts: list[str]) -> str:
     """The worst of some verdicts; "" of none."""
     order = list(VERDICTS)
     return max(verdicts, key=order.index, default="")
+
+
+def failure_of(stack: Mapping[str, Any]) -> str:
+    """What is wrong with a stack's mask as a whole, such as that it has no RV; "" for nothing."""
+    return "; ".join(stack.get("evidence", {}).get("failed", ()))
 
 
 def number(value: float | None, digits: int = 2, unit: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,20 @@ def acdc() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the ACDC patients are not here ({folder})")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Trainings as on a machine with one core, so that all of a module compute alike and leave other tests' threads alone."""
+    import torch
+
+    from RVQCLib import training
+
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.os, "cpu_count", lambda: 1)
+        yield
+    torch.set_num_threads(before)
 
 
 def heart_labels(rows: int, columns: int, center: tuple[float, float], scale: float = 1.0) -> np.ndarray:

@@ -6,15 +6,13 @@ import csv
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from RVQCLib import mms2, training
+from RVQCLib import mms2
 from RVQCLib.ablation import REFINED, SELECTED, SINGLE
 from RVQCLib.bundle import load_bundle
 from RVQCLib.challenge import read_challenge, write_submission
@@ -29,6 +27,8 @@ from RVQCLib.slices import Sampling
 from RVQCLib.stack import PHASES, VIEWS
 from RVQCLib.study import read_image, read_mask
 from RVQCLib.training import TrainingConfig
+
+pytestmark = pytest.mark.usefixtures("one_core")
 
 STAGES = {"width": 4, "stages": 3}
 TINY = ChallengeConfig(
@@ -47,15 +47,6 @@ TINY = ChallengeConfig(
 )
 DISEASES = ("NOR", "HCM") * 3 + ("NOR", "DRV") + ("NOR", "TRI")
 """Two of three training studies a disease learn, the third chooses and calibrates; DRV and TRI are judged alone."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_core() -> Iterator[None]:
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.os, "cpu_count", lambda: 1)
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("monai")
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import monai_comparison
 from monai_comparison import OURS, THEIRS, compare_rows, monai_like, parameters_of
-from RVQCLib import training
 from RVQCLib.ablation import SINGLE
 from RVQCLib.evaluation import MEASURES
 from RVQCLib.files import RVQCError, read_json
 from RVQCLib.stack import STRUCTURES
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_core() -> Iterator[None]:
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.os, "cpu_count", lambda: 1)
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.mark.parametrize("width", [8, 16, 32])

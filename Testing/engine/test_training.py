@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from RVQCLib.slices import Sampling
 from RVQCLib.study import Study, find_studies
 from RVQCLib.training import Terms, TrainingConfig, choose_candidates, examples_for, train_bundle
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 STAGES = {"stages": 3}
 TINY = TrainingConfig(
     networks=("BN1", "BN2"),
@@ -41,16 +43,6 @@ TINY = TrainingConfig(
 )
 Trained = tuple[Path, dict[str, Any], list[dict[str, Any]]]
 RUNS = ["segmenter1", "segmenter2", "qc", "locator"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_core() -> Iterator[None]:
-    """As on a machine with one core, so that every run here computes alike and leaves the other tests' threads alone."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.os, "cpu_count", lambda: 1)
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

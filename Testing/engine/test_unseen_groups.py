@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import unseen_groups
-from RVQCLib import training
 from RVQCLib.files import read_json
 from unseen_groups import as_markdown, compare
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_core() -> Iterator[None]:
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.os, "cpu_count", lambda: 1)
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def row(group: str, dice: float) -> dict[str, str]:
