@@ -18,6 +18,8 @@ from RVQCLib.study import Stack, StudySource
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
+ENOUGH = 5
+"""So many studies are always split; fewer may all be for training."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ def split(
 ) -> dict[str, list[str]]:
     """Names of the studies for train, validation and test, the shares alike in every group, the same for a seed.
 
-    A group too small to give a study to each part gives to training first. What `leave_out` names, groups or single
-    studies, goes to the test part whole and moves nobody else: so unseen pathologies are made, as those of the paper's
-    Table 1.
+    A group too small to give a study to each part gives to training first. Where all groups are so small that a part
+    with a share would stay empty, it gets its share of all studies, one a group at most, from `ENOUGH` studies on. What
+    `leave_out` names, groups or single studies, goes to the test part whole and moves nobody of a group that fills its
+    parts: so unseen pathologies are made, as those of the paper's Table 1.
 
     Raises
     ------
@@ -55,13 +58,30 @@ def split(
     for source in sources:
         outside = source.group in leave_out or source.name in leave_out
         (parts["test"] if outside else groups[source.group]).append(source.name)
+    rest = []
     for group in sorted(groups):
-        names = sorted(groups[group], key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+        names = sorted(groups[group], key=lambda name: _rank(seed, name))
         n_test, n_validation = round(test * len(names)), round(validation * len(names))
         parts["test"] += names[:n_test]
         parts["validation"] += names[n_test : n_test + n_validation]
-        parts["train"] += names[n_test + n_validation :]
+        rest.append(names[n_test + n_validation :])
+    n = sum(map(len, groups.values()))
+    for part, share in (("validation", validation), ("test", test)):
+        if share > 0 and not parts[part] and n >= ENOUGH:
+            parts[part] = _one_a_group(rest, max(1, round(share * n)), seed)
+    parts["train"] = [name for names in rest for name in names]
     return {part: sorted(names) for part, names in parts.items()}
+
+
+def _rank(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+
+
+def _one_a_group(rest: list[list[str]], count: int, seed: int) -> list[str]:
+    """Take up to `count` names, one a group, out of `rest`: the largest groups give first. One name stays behind."""
+    count = min(count, sum(map(len, rest)) - 1)
+    giving = sorted(filter(None, rest), key=lambda names: (-len(names), _rank(seed, names[0])))
+    return [names.pop(0) for names in giving[: max(0, count)]]
 
 
 def _check_names(sources: Sequence[StudySource], leave_out: Collection[str]) -> None:

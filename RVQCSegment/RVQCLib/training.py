@@ -180,9 +180,7 @@ def train_bundle(
         leave_out=config.leave_out,
     )
     if not parts["train"] or not parts["validation"]:
-        raise RVQCError(
-            f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5 a group."
-        )
+        raise RVQCError(f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5.")
     if not start and min(config.epochs, config.qc_epochs, config.locator_epochs) < 1:
         raise RVQCError("Only a training that begins from a bundle can have runs of 0 epochs; give --from, or epochs.")
     weights_of = {}

@@ -36,10 +36,43 @@ def test_the_split_is_whole_disjoint_stratified_and_stable(
     studies = sources(**{f"G{k}": n for k, n in enumerate(sizes)})
     parts = split(studies, seed=seed, validation=validation, test=test)
     assert sorted(name for names in parts.values() for name in names) == sorted(s.name for s in studies)
-    for k, n in enumerate(sizes):
-        counts = {part: sum(name.startswith(f"G{k}") for name in names) for part, names in parts.items()}
-        assert abs(counts["test"] - test * n) <= 0.5 and abs(counts["validation"] - validation * n) <= 0.5
+    for part, share in (("validation", validation), ("test", test)):
+        counts = [sum(name.startswith(f"G{k}") for name in parts[part]) for k in range(len(sizes))]
+        rounded = [round(share * n) for n in sizes]
+        if any(rounded) or sum(sizes) < 5 or not share:
+            assert counts == rounded
+        else:  # too few in every group: the share of all, and from different groups
+            assert 1 <= sum(counts) <= max(1, round(share * sum(sizes))) and max(counts) == 1
+    assert sum(sizes) < 5 or validation + test > 0.5 or parts["train"]
     assert split(studies[::-1], seed=seed, validation=validation, test=test) == parts
+
+
+@pytest.mark.parametrize(
+    ("groups", "test", "expected"),
+    [
+        ({"A": 1, "B": 1, "C": 1, "D": 1}, 0.2, (4, 0, 0)),
+        ({"A": 1, "B": 1, "C": 1, "D": 1, "E": 1}, 0.2, (3, 1, 1)),
+        ({"A": 1, "B": 1, "C": 1, "D": 1, "E": 1}, 0.0, (4, 1, 0)),
+        ({"A": 2, "B": 2, "C": 2, "D": 2, "E": 2}, 0.2, (6, 2, 2)),
+        ({"A": 2, "B": 2, "C": 1}, 0.2, (3, 1, 1)),
+    ],
+)
+def test_few_studies_of_many_groups_are_split_too(groups: dict, test: float, expected: tuple) -> None:
+    for seed in range(8):
+        parts = split(sources(**groups), seed=seed, validation=0.2, test=test)
+        assert tuple(map(len, parts.values())) == expected
+        assert len({name[0] for name in parts["validation"] + parts["test"]}) == sum(expected[1:])  # a group gives once
+
+
+def test_of_few_studies_the_largest_groups_give_first_and_the_seed_decides_among_equals() -> None:
+    parts = [split(sources(A=2, B=2, C=1), seed=seed, validation=0.2, test=0.2) for seed in range(9)]
+    assert all("C000" in one["train"] for one in parts)
+    assert {one["validation"][0] for one in parts} == {"A000", "A001", "B000", "B001"}
+
+
+def test_a_part_without_a_share_stays_empty() -> None:
+    parts = split(sources(A=1, B=1, C=1, D=1, E=1), seed=0, validation=0.0, test=0.2)
+    assert (len(parts["train"]), parts["validation"], len(parts["test"])) == (4, [], 1)
 
 
 def test_another_seed_is_another_split() -> None:
