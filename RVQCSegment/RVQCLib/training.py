@@ -24,6 +24,7 @@ from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.files import RVQCError, read_json, sha256, whole_folder, write_json
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
+from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.slices import locator_crop
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.training_config import TrainingConfig
@@ -154,7 +155,8 @@ def train_bundle(
 
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
-    read here. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in `work`; calling again with the same arguments continues there.
+    read here. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
+    `work`, where one training at a time is at work; calling again with the same arguments continues there.
 
     Returns
     -------
@@ -163,8 +165,9 @@ def train_bundle(
     Raises
     ------
     RVQCError
-        `work` belongs to another configuration, the data have no labelled stack of the view, `out` is something else
-        than a bundle, or `start` has other networks or was trained on studies that are to validate or test here.
+        `work` belongs to another configuration or is being worked on, the data have no labelled stack of the view, `out`
+        is something else than a bundle, or `start` has other networks or was trained on studies that are to validate or
+        test here.
     """
     check_target(out)
     device = choose_device(device)
@@ -189,7 +192,6 @@ def train_bundle(
         _check_split(bundle, config.view, parts)
         config = replace(config, start=bundle.hash, continuation=1 + _continuations(bundle, config.view))
         weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
-    _claim(work, {"config": config.to_json(), "split": parts})
     cores = os.cpu_count() or 1
     todo = [
         _Job(
@@ -206,17 +208,23 @@ def train_bundle(
         )
         for run_name, run in config.runs().items()
     ]
-    kept = _do_all(todo, jobs, report)
-    description, weights = _describe(config, parts, kept, todo, name or Path(out).name, Path(data), terms)
-    draft = work / "bundle"
-    write_bundle(draft, description, weights)
-    calibrate_bundle(draft, data, part="validation", device=device, allow=allow, jobs=jobs, report=report)
-    if (Path(out) / "bundle.json").is_file() and set(load_bundle(out).views) - {config.view}:
+    with sole_run(work / LOCK, str(work)):
+        _claim(work, {"config": config.to_json(), "split": parts})
+        kept = _do_all(todo, jobs, report)
+        draft = work / "bundle"
+        write_bundle(draft, *_describe(config, parts, kept, todo, name or Path(out).name, Path(data), terms))
+        calibrate_bundle(draft, data, part="validation", device=device, allow=allow, jobs=jobs, report=report)
+        _deliver(draft, Path(out), config.view, name)
+    return read_json(Path(out) / "bundle.json")
+
+
+def _deliver(draft: Path, out: Path, view: str, name: str) -> None:
+    """Put the finished bundle to `out`: beside the other view of the bundle that is there, or in place of what is."""
+    if (out / "bundle.json").is_file() and set(load_bundle(out).views) - {view}:
         join_bundles(out, draft, out, name=name)
     else:
         with whole_folder(out) as folder:
             shutil.copytree(draft, folder, dirs_exist_ok=True)
-    return read_json(Path(out) / "bundle.json")
 
 
 def _check_split(bundle: Bundle, view: str, parts: dict[str, list[str]]) -> None:

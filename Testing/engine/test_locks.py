@@ -21,6 +21,7 @@ from RVQCLib.cohort import segment_cohort
 from RVQCLib.files import RVQCError
 from RVQCLib.locks import LOCK, check_free, sole_part, sole_run
 from RVQCLib.refinement import RefinementConfig, refine_bundle
+from RVQCLib.training import TrainingConfig, train_bundle
 from RVQCRefineLib.run_folder import RunFolder
 
 HOLD = """
@@ -140,3 +141,11 @@ def test_two_refinements_of_one_folder_are_one(tiny_acdc: Path, tiny_bundle: Pat
             RunFolder(work).check_free()
     assert [path.name for path in work.iterdir()] == [LOCK]
     RunFolder(work).check_free()
+
+
+def test_two_trainings_of_one_folder_are_one(tiny_acdc: Path, tmp_path: Path) -> None:
+    work = tmp_path / "new.training"
+    with sole_run(work / LOCK, str(work)):
+        with pytest.raises(RVQCError, match=r"new\.training is being worked on by .+; wait until that has ended"):
+            train_bundle(tiny_acdc, tmp_path / "new", TrainingConfig(epochs=1), device="cpu")
+        assert [path.name for path in work.iterdir()] == [LOCK]
