@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,20 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RVQCError(f"{path} cannot be read as JSON ({error}); restore the file or make it again.") from error
+
+
+def same_settings(stored: Any, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    """Whether two configurations, as JSON values, are one; what either lacks has its default, in nested ones too.
+
+    So what an older RVQC began goes on, although settings have come since, as long as they have their defaults.
+    """
+    return _completed(stored, defaults) == _completed(own, defaults)
+
+
+def _completed(values: Any, defaults: Any) -> Any:
+    if not isinstance(values, Mapping) or not isinstance(defaults, Mapping):
+        return values
+    return {**defaults, **{key: _completed(value, defaults.get(key)) for key, value in values.items()}}
 
 
 def sha256(path: str | os.PathLike) -> str:

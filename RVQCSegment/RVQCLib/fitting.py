@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 
 from RVQCLib.augmentation import AugmentationConfig, augment, sample_grid, warp_labels
 from RVQCLib.dataset import Example
-from RVQCLib.files import Cancelled, RVQCError, whole_file
+from RVQCLib.files import Cancelled, RVQCError, same_settings, whole_file
 from RVQCLib.losses import deep_supervised_loss, one_hot, reconstruction_loss, supervised_loss
 from RVQCLib.mask_errors import corrupt_slice
 from RVQCLib.networks import build
@@ -259,7 +259,7 @@ class _State:
 
     def load(self, path: Path) -> None:
         meta, tensors = read_checkpoint(path)
-        if meta["config"] != self.config.to_json():
+        if not same_settings(meta["config"], self.config.to_json(), RunConfig(task="", network="").to_json()):
             raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
         self.epoch, self.updates = meta["epoch"], meta["updates"]
         self.model.load_state_dict(under(tensors, "model"))

@@ -19,7 +19,7 @@ from RVQCLib.challenge import TRAINING, VALIDATION, Challenge, read_challenge, w
 from RVQCLib.challenge_tables import as_markdown, mask_rows, tables
 from RVQCLib.cohort import segment_cohort
 from RVQCLib.evaluation import write_csv
-from RVQCLib.files import RVQCError, read_json, whole_folder, write_json
+from RVQCLib.files import RVQCError, read_json, same_settings, whole_folder, write_json
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.refinement import refine_bundle
 from RVQCLib.stack import VIEWS
@@ -126,7 +126,7 @@ def _claim(job: _Job) -> None:
     mark, parts = job.out / "mms2.json", ("training", "validation", "test")
     content = {"config": job.config.to_json()}
     content["studies"] = {part: [source.name for source in getattr(job.challenge, part)] for part in parts}
-    if mark.exists() and read_json(mark) != content:
+    if mark.exists() and not same_settings(read_json(mark), content, {"config": ChallengeConfig().to_json()}):
         raise RVQCError(
             f"{job.out} holds the results of other options or of other studies; give the same again, or another folder."
         )

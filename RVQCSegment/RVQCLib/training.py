@@ -21,7 +21,7 @@ from RVQCLib import __version__
 from RVQCLib.bundle import SCHEMA, Bundle, check_target, join_bundles, load_bundle, write_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
-from RVQCLib.files import RVQCError, read_json, sha256, whole_folder, write_json
+from RVQCLib.files import RVQCError, read_json, same_settings, sha256, whole_folder, write_json
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
@@ -260,7 +260,7 @@ def _start_of(bundle: Bundle, view: str, name: str, run: RunConfig) -> Path:
 def _claim(work: Path, content: dict[str, Any]) -> None:
     """Make `work` the folder of this configuration, or refuse it."""
     mark = work / "training.json"
-    if mark.exists() and read_json(mark) != content:
+    if mark.exists() and not same_settings(read_json(mark), content, {"config": TrainingConfig().to_json()}):
         raise RVQCError(f"{work} holds the training of another configuration; remove it or choose another --work.")
     write_json(mark, content)
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from RVQCLib.files import BundleError, RVQCError, read_json, sha256, whole_file, whole_folder, write_json
+from RVQCLib.files import BundleError, RVQCError, read_json, same_settings, sha256, whole_file, whole_folder, write_json
 
 
 def test_a_whole_file_appears_with_the_suffix_that_writers_look_at(tmp_path):
@@ -79,3 +79,30 @@ def test_sha256(tmp_path):
 
 def test_errors_are_value_errors():
     assert issubclass(BundleError, RVQCError) and issubclass(RVQCError, ValueError)
+
+
+DEFAULTS = {"config": {"epochs": 40, "sampling": {"size": 128, "upright": False}, "parameters": {}}}
+OWN = {"config": {"epochs": 9, "sampling": {"size": 96, "upright": False}, "parameters": {}}, "split": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("stored", "same"),
+    [
+        (OWN, True),
+        ({"config": {"epochs": 9, "sampling": {"size": 96}}, "split": ["a"]}, True),  # older than two settings
+        ({"config": {"sampling": {"size": 96}}, "split": ["a"]}, False),  # 40 epochs
+        ({"config": {"epochs": 9}, "split": ["a"]}, False),  # 128 pixels
+        ({"config": {"epochs": 9, "sampling": {"size": 96}}, "split": ["b"]}, False),
+        ({"config": {"epochs": 9, "sampling": {"size": 96}}}, False),  # a split has no default
+        (
+            {"config": {"epochs": 9, "sampling": {"size": 96}, "momentum": 0.9}, "split": ["a"]},
+            False,
+        ),  # no longer known
+        ({"config": {"epochs": 9, "sampling": {"size": 96}, "parameters": {"BN1": {}}}, "split": ["a"]}, False),
+        ({"config": [], "split": ["a"]}, False),
+        ([], False),
+    ],
+)
+def test_a_setting_that_is_missing_has_its_default(stored, same):
+    assert same_settings(stored, OWN, DEFAULTS) is same
+    assert same_settings(OWN, stored, DEFAULTS) is same

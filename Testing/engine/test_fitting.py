@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,21 @@ def test_a_checkpoint_without_random_state_is_continued(tmp_path: Path) -> None:
     tensors = {k: v for k, v in load_file(checkpoint).items() if not k.startswith("random/")}
     save_file(tensors, checkpoint, metadata)
     assert same(whole, train_network(run(), TRAIN, VALIDATION, checkpoint=checkpoint))
+
+
+def test_a_checkpoint_from_before_a_setting_is_continued_where_that_has_its_default(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    config = run(epochs=1, augmentation=AugmentationConfig(noise=0.0))
+    first = train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint)
+    with safe_open(checkpoint, "pt") as stored:
+        state = json.loads(stored.metadata()["state"])
+    del state["config"]["start"], state["config"]["augmentation"]["ghost"]
+    save_file(load_file(checkpoint), checkpoint, {"state": json.dumps(state)})
+    assert same(first, train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint))
+    del state["config"]["augmentation"]["noise"]
+    save_file(load_file(checkpoint), checkpoint, {"state": json.dumps(state)})
+    with pytest.raises(RVQCError, match="checkpoint of another configuration"):
+        train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,12 @@ def test_what_is_done_is_not_done_again(
     shutil.copytree(done[0], out)
     shutil.rmtree(out / "tables")
     (out / "submission.zip").unlink()
+    content = json.loads((out / "mms2.json").read_text(encoding="utf-8"))
+    del (
+        content["config"]["networks"]["consensus"],
+        content["config"]["rv_label"],
+    )  # as if begun before they were settings
+    (out / "mms2.json").write_text(json.dumps(content), encoding="utf-8")
     for name in ("train_bundle", "refine_bundle", "ablation"):
         monkeypatch.setattr(mms2, name, lambda *_, **__: pytest.fail("done twice"))
     events: list[dict] = []

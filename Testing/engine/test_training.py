@@ -248,6 +248,24 @@ def test_the_work_of_another_configuration_is_refused(trained: Trained, tiny_acd
     assert not (tmp_path / "new").exists()
 
 
+def test_a_training_that_an_older_rvqc_began_goes_on(
+    tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_do_all", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu")
+    mark = tmp_path / "bundle.training" / "training.json"
+    whole = json.loads(mark.read_text(encoding="utf-8"))
+    for lacking, raised in (({"consensus", "continuation"}, KeyboardInterrupt), ({"consensus", "epochs"}, RVQCError)):
+        config = {key: value for key, value in whole["config"].items() if key not in lacking}
+        mark.write_text(json.dumps({**whole, "config": config}), encoding="utf-8")
+        with pytest.raises(raised):
+            train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu")
+
+
 def test_what_is_no_bundle_is_not_replaced_and_that_is_said_before_the_work(tiny_acdc: Path, tmp_path: Path) -> None:
     out = tmp_path / "home"
     out.mkdir()
