@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import struct
@@ -19,6 +20,7 @@ from RVQCLib.bundle import load_bundle
 from RVQCLib.files import Cancelled
 from RVQCLib.phantom import phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
+from RVQCLib.recipes import RECIPES
 from RVQCLib.study import read_study
 
 KEYS = {"view", "phase", "mask", "selected", "ood", "reasons", "structures", "slices"}
@@ -241,13 +243,39 @@ def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:
     assert [event["event"] for event in seen] == ["slices"]
 
 
-@pytest.mark.parametrize(
-    "command", ["segment", "batch", "evaluate", "train", "calibrate", "reviews", "info", "mms2", "phantom", "demo"]
-)
+@pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2] for module in cli.COMMANDS])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
     assert stop.value.code == 0 and f"example: rvqc {command}" in capsys.readouterr().out
+
+
+def options(command: str) -> dict[str, argparse.Action]:
+    """The options of a command, by their last name."""
+    parsers = next(a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    return {a.option_strings[-1]: a for a in parsers[command]._actions if a.option_strings}
+
+
+@pytest.mark.parametrize(
+    ("command", "other", "shared"),
+    [
+        ("train", "mms2", "--m-best --qc-epochs --locator-epochs --set --spacing --size --precision"),
+        ("refine", "mms2", "--mode --precision"),
+    ],
+)
+def test_commands_mean_the_same_by_the_same_option(command: str, other: str, shared: str) -> None:
+    one, two = options(command), options(other)
+    for name in shared.split():
+        assert (one[name].help, one[name].default, one[name].choices) == (
+            two[name].help,
+            two[name].default,
+            two[name].choices,
+        )
+
+
+def test_every_mode_of_refinement_can_be_chosen_and_is_explained() -> None:
+    mode = options("refine")["--mode"]
+    assert tuple(mode.choices) == tuple(RECIPES) and all(f"{name}: " in mode.help for name in RECIPES)
 
 
 def test_info_says_what_bundles_and_studies_are(

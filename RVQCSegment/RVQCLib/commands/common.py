@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.files import RVQCError
+from RVQCLib.recipes import RECIPES
 
 
 class Progress:
@@ -92,7 +93,7 @@ def jobs_option(parser: argparse.ArgumentParser) -> None:
 
 
 def network_options(parser: argparse.ArgumentParser) -> None:
-    """``--set``, ``--spacing``, ``--size``, ``--precision``: what networks are made of and what they see."""
+    """What networks are made of, what they see, how long the QC module and the locator train, how many candidates stay."""
     parser.add_argument(
         "--set",
         nargs="+",
@@ -102,8 +103,26 @@ def network_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--spacing", type=float, default=1.5, help="mm of a pixel that the networks see")
     parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
+    parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
+    parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
+    parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
+    precision_option(parser)
+
+
+def precision_option(parser: argparse.ArgumentParser) -> None:
+    """``--precision``, as `fitting.native_precision` decides it with ``auto``."""
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
+    )
+
+
+def mode_option(parser: argparse.ArgumentParser) -> None:
+    """``--mode``: the recipes of refinement."""
+    parser.add_argument(
+        "--mode",
+        default="guarded",
+        choices=tuple(RECIPES),
+        help="of the refinement; guarded: with teacher, guard and roll-back; paper: eq. 2; entropy: TENT; none: nothing is learnt",
     )
 
 

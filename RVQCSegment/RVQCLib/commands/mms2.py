@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.commands.common import Progress, check_field, command, network_options, network_parameters, say
+from RVQCLib.commands.common import (
+    Progress,
+    check_field,
+    command,
+    mode_option,
+    network_options,
+    network_parameters,
+    say,
+)
 
 FULL = {"BN1": 32, "BN2": 48}
 """Channels of the first stage in the networks that won the challenges which the paper took them from."""
@@ -29,16 +37,8 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--width", type=int, help="channels of the first stage; without it 32 (BN1) and 48 (BN2), full")
     network_options(parser)
-    parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
     parser.add_argument("--epochs", type=int, default=200, help="epochs of every candidate run")
-    parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
-    parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
-    parser.add_argument(
-        "--mode",
-        default="guarded",
-        choices=("guarded", "paper", "entropy", "none"),
-        help="of the refinement, as in rvqc refine; paper: eq. 2; none: no refinement",
-    )
+    mode_option(parser)
     parser.add_argument("--refine-epochs", type=int, default=6, help="K_semi, the most epochs of a candidate")
     parser.add_argument("--refine-steps", type=int, default=40, help="the most steps of such an epoch")
     parser.add_argument(

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, allow_option, bundle_path, command, say
+from RVQCLib.commands.common import (
+    Progress,
+    allow_option,
+    bundle_path,
+    command,
+    mode_option,
+    precision_option,
+    say,
+)
 
 
 def add(commands: Any) -> None:
@@ -24,12 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--labelled", help="labelled studies for L_SUP and the guard; without, only agreement guards")
     parser.add_argument("--out", required=True, help="folder of the new bundle")
     parser.add_argument("--name", default="", help="name of the new bundle; without it, that of its folder")
-    parser.add_argument(
-        "--mode",
-        default="guarded",
-        choices=("guarded", "paper", "entropy", "none"),
-        help="guarded: with teacher, guard and roll-back; paper: eq. 2; entropy: TENT; none: nothing is learnt",
-    )
+    mode_option(parser)
     parser.add_argument("--epochs", type=int, default=6, help="K_semi, the most epochs of a candidate")
     parser.add_argument("--steps", type=int, default=40, help="steps of an epoch")
     parser.add_argument("--batch", type=int, default=16, help="slices of a step, over all processes")
@@ -40,9 +43,7 @@ def add(commands: Any) -> None:
         help="how far the guard's Dice may fall; a candidate goes only as far from its old weights as this allows",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
-    parser.add_argument(
-        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
-    )
+    precision_option(parser)
     parser.add_argument("--names", nargs="+", help="only these studies of the folder")
     parser.add_argument("--work", help="folder of checkpoints and masks; without it, OUT.refinement")
     parser.add_argument("--resume", action="store_true", help="go on with what an earlier run left in the work folder")

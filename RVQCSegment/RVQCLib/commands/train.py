@@ -36,11 +36,8 @@ def add(commands: Any) -> None:
         "--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full"
     )
     network_options(parser)
-    parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
     parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
     parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
-    parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
-    parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
     parser.add_argument(
         "--from",
         dest="start",
