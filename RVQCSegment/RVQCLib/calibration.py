@@ -151,9 +151,9 @@ def calibrate_bundle(
     for view in views or bundle.views:
         if not views and view not in labelled and labelled & set(bundle.views):
             continue
+        models = bundle.models(view, device)
         description = bundle.description["views"][view]
         sources = select_part(found, {view: description}, part)
-        models = bundle.models(view, device)
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
         unseen = [source for source in sources if source.name not in seen]
         result[view] = calibrate_view(unseen, view, models, jobs=jobs, report=report)

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             FAILED,
         )
     except Exception as error:
-        log.debug("Unexpected", exc_info=True)
+        log.info("Unexpected", exc_info=True)
         return _fail(f"Something went wrong inside RVQC ({type(error).__name__}: {error}); run with --verbose.", FAILED)
     if args.json:
         print(json.dumps(answer, allow_nan=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import logging
 import struct
 import subprocess
 import sys
@@ -195,6 +196,28 @@ def test_a_full_disk_is_a_failure_that_leaves_nothing(
     assert run("segment", phantom, "--bundle", tiny_bundle, "-o", tmp_path / "out", "--device", "cpu") == cli.FAILED
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_view_that_the_bundle_lacks_cannot_be_calibrated(
+    phantom: Path, own_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("calibrate", own_bundle, "--data", phantom.parent, "--split", "all", "--view", "LA", "--device", "cpu")
+    assert run(*arguments) == cli.BAD_INPUT
+    assert f"{own_bundle} has no LA networks, only SA" in capsys.readouterr().err
+
+
+def test_verbose_shows_where_something_went_wrong_inside(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("RVQCLib.reviews.summarize", lambda *_: 1 / 0)
+    (tmp_path / "reviews.jsonl").touch()
+    with caplog.at_level(logging.INFO):  # what --verbose sets
+        assert run("reviews", tmp_path, "--verbose") == cli.FAILED
+    assert "ZeroDivisionError: division by zero" in caplog.text and "reviews.py" in caplog.text
+    assert capsys.readouterr().err.endswith("inside RVQC (ZeroDivisionError: division by zero); run with --verbose.\n")
 
 
 def test_an_older_result_survives_a_failure(
