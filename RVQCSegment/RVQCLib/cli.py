@@ -28,6 +28,7 @@ from RVQCLib.commands import (
     segment,
     train,
 )
+from RVQCLib.commands.common import Help
 from RVQCLib.files import Cancelled, RVQCError
 
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 3
@@ -40,8 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rvqc",
         description="Segment the right ventricle in cine MR, judge every mask, refine. Research use only, not a medical device.",
+        epilog="Begin with 'rvqc demo'; 'rvqc COMMAND --help' says more, with an example. "
+        "Exit codes: 0 done, 1 failed, 2 bad input, 3 cancelled.",
+        formatter_class=Help,
     )
-    parser.add_argument("--version", action="version", version=f"rvqc {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"rvqc {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add(commands)

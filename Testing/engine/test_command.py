@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import logging
+import re
 import struct
 import subprocess
 import sys
@@ -264,6 +265,34 @@ def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:
             cancelled=lambda: len(seen) == 1,
         )
     assert [event["event"] for event in seen] == ["slices"]
+
+
+@pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2] for module in cli.COMMANDS])
+def test_help_names_the_defaults_that_there_are(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(command, "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    for name, action in options(command).items():
+        said = (action.help or "").replace(" (default: %(default)s)", "")
+        assert len(said.split()) > 1 and said in told, name
+        after = told[told.index(said) + len(said) :]
+        if action.nargs == 0 or action.default in (None, "", []):
+            assert not after.startswith(" (default: "), name
+        else:
+            default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
+            assert after.startswith(f" (default: {default})"), name
+
+
+def test_the_list_of_commands_is_a_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        run("--help")
+    said = capsys.readouterr().out
+    names = [module.__name__.rpartition(".")[2] for module in cli.COMMANDS]
+    assert re.findall(r"^    (\w+) +[A-Z].*\.$", said, re.MULTILINE) == names
+    assert "not a medical device" in " ".join(said.split()) and "Begin with 'rvqc demo'" in said
 
 
 @pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2] for module in cli.COMMANDS])

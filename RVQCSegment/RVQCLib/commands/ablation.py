@@ -13,15 +13,16 @@ def add(commands: Any) -> None:
         commands,
         "ablation",
         run,
-        "The paper's Fig. 3: one network alone, {M} with QC, and with refinement; Dice and HD with paired intervals.",
+        "Say what selection by QC and refinement add to one network (Fig. 3).",
         "rvqc ablation acdc/training --split test --refined my-refined-bundle -o ablation",
+        "The best network alone, {M} with QC, and refined: Dice and HD with paired intervals.",
     )
-    parser.add_argument("data", help="a folder of labelled studies")
+    parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
     parser.add_argument("-o", "--output", required=True, help="folder for ablation.json and ablation.csv")
     bundle_options(parser)
-    parser.add_argument("--refined", help="the bundle that 'rvqc refine' made of it")
+    parser.add_argument("--refined", help="folder of the bundle that 'rvqc refine' made of --bundle")
     split_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the intervals")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals")
     jobs_option(parser)
 
 

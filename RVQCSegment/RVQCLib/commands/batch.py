@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, say
+from RVQCLib.commands.common import (
+    Progress,
+    bundle_options,
+    bundle_path,
+    candidates_option,
+    command,
+    quantifier_option,
+    say,
+)
 from RVQCLib.files import RVQCError
 
 
@@ -18,7 +26,7 @@ def add(commands: Any) -> None:
         "Segment a folder of studies and judge every mask; one table and one page of all.",
         "rvqc batch studies -o results --jobs 2",
     )
-    parser.add_argument("folder", help="the folder of the studies")
+    parser.add_argument("folder", help="a folder with a file or a folder for each study")
     parser.add_argument(
         "-o", "--output", required=True, help="folder for the results, cohort.csv, cohort.html, run.json"
     )
@@ -27,20 +35,30 @@ def add(commands: Any) -> None:
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep results whose images, bundle and options are unchanged, masks edited by hand among them; whatever else "
-        "was edited is never overwritten but moved to the folder 'edited' in the output folder",
+        help="keep results whose images, bundle and options are unchanged, masks edited by hand among them (the default), or "
+        "make all anew; what was edited and cannot be kept is moved to the folder 'edited' in the output folder",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes on this machine, each with one thread")
-    parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="the i-th of n parts, for array jobs")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, instead of --jobs")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on this machine")
+    parser.add_argument(
+        "--part",
+        type=_part,
+        default="1/1",
+        metavar="i/n",
+        help="only every n-th study from the i-th on, for array jobs",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a Dask scheduler to work on instead of this machine, such as tcp://host:8786",
+    )
     parser.add_argument(
         "--fences",
         default="reference",
         choices=("reference", "cohort"),
-        help="which fences judge: those of the bundle, or those of these studies (from 20 stacks)",
+        help="which fences judge; reference: those of the bundle; cohort: those of these studies, as in the paper, from 20 stacks on",
     )
-    parser.add_argument("--quantifier", default="paper", choices=("paper", "authors"), help="rule for OoD")
-    parser.add_argument("--candidates", action="store_true", help="write every candidate's mask too")
+    quantifier_option(parser)
+    candidates_option(parser)
     parser.add_argument("--only", nargs="+", metavar="STUDY", help="only these studies of the folder")
 
 

@@ -13,15 +13,28 @@ def add(commands: Any) -> None:
         commands,
         "calibrate",
         run,
-        "Set a bundle's fences and its map to Dice from labelled studies.",
+        "Set a bundle's fences and its predicted Dice by labelled studies.",
         "rvqc calibrate my-bundle --data acdc/training --split validation",
     )
     parser.add_argument("bundle", help="folder of the bundle; its calibration is replaced")
-    parser.add_argument("--data", required=True, help="labelled studies that its training never saw")
     parser.add_argument(
-        "--split", default="validation", choices=("all", "validation", "test"), help="part of the split"
+        "--data",
+        required=True,
+        help="a folder of studies with true masks; those that the bundle was trained on are left out",
     )
-    parser.add_argument("--view", action="append", default=[], help="only this view; by default all of the bundle")
+    parser.add_argument(
+        "--split",
+        default="validation",
+        choices=("all", "validation", "test"),
+        help="which part of the split that the bundle records; all: every study found",
+    )
+    parser.add_argument(
+        "--view",
+        action="append",
+        default=[],
+        metavar="VIEW",
+        help="SA or LA, once for each; without it, all of the bundle that the data have true masks of",
+    )
     jobs_option(parser)
     allow_option(parser)
 

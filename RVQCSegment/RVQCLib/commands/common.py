@@ -52,27 +52,56 @@ def _short(key: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{key} {value}"
 
 
+class Help(argparse.HelpFormatter):
+    """Help that names the default of every option that takes a value and has one."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        told = action.help or ""
+        if action.nargs == 0 or action.default in (None, "", [], argparse.SUPPRESS):
+            return told.replace(" (default: %(default)s)", "")  # Python 3.11 and 3.12 add it to --x, --no-x themselves
+        default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        return f"{told} (default: {default})"
+
+
 def command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], dict[str, Any]], help_: str, example: str
+    commands: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], dict[str, Any]],
+    help_: str,
+    example: str,
+    more: str = "",
 ) -> argparse.ArgumentParser:
-    """A new command with the options that all have; `function` gets the parsed arguments and returns the JSON result."""
+    """A new command with the options that all have; `function` gets the parsed arguments and returns the JSON result.
+
+    `help_` is one line of the list of commands; the command's own help goes on with `more`.
+    """
     parser = commands.add_parser(
         name,
         help=help_,
-        description=help_,
+        description=f"{help_} {more}".strip(),
         epilog=f"example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.set_defaults(function=function)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="where to compute")
-    parser.add_argument("--verbose", action="store_true", help="say more on stderr")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cuda", "mps", "cpu"),
+        help="where to compute; auto: on a GPU that works, else on the processor",
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log more on stderr, and where in the code an error comes from"
+    )
     return parser
 
 
 def bundle_options(parser: argparse.ArgumentParser) -> None:
     """``--bundle`` and ``--allow``."""
-    parser.add_argument("--bundle", help="folder of a bundle; without it, the shipped one")
+    parser.add_argument("--bundle", help="folder of the bundle (networks and calibration); without it, the shipped one")
     allow_option(parser)
 
 
@@ -83,13 +112,13 @@ def allow_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE:FACTORY",
-        help="a network from outside RVQC that you trust, by name",
+        help="a network from outside RVQC whose code may be run; once for each",
     )
 
 
 def jobs_option(parser: argparse.ArgumentParser) -> None:
     """``--jobs``, as `parallel.in_order` takes it."""
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each, side by side")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side, each with one thread")
 
 
 def network_options(parser: argparse.ArgumentParser) -> None:
@@ -99,20 +128,32 @@ def network_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NETWORK.PARAMETER=VALUE",
-        help="other parameters of a network, AE for the QC module: BN1.stages=5 AE.width=24",
+        help="parameters of a network that are not to have their defaults, such as BN1.stages=5; AE is the QC module: "
+        "AE.width=24",
     )
-    parser.add_argument("--spacing", type=float, default=1.5, help="mm of a pixel that the networks see")
-    parser.add_argument("--size", type=int, default=128, help="pixels of their field, a multiple of 32")
-    parser.add_argument("--m-best", type=int, default=3, help="candidates that are kept")
-    parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module")
-    parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator")
+    parser.add_argument("--spacing", type=float, default=1.5, help="pixel size that the networks see, in mm")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        help="width and height that they see, in pixels; a multiple of 32 from 64 on",
+    )
+    parser.add_argument(
+        "--m-best", type=int, default=3, help="how many candidate networks are kept (the paper's m_best)"
+    )
+    parser.add_argument("--qc-epochs", type=int, default=60, help="epochs of the QC module R")
+    parser.add_argument("--locator-epochs", type=int, default=12, help="epochs of the locator, which finds the heart")
     precision_option(parser)
 
 
 def precision_option(parser: argparse.ArgumentParser) -> None:
     """``--precision``, as `fitting.native_precision` decides it with ``auto``."""
     parser.add_argument(
-        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of the forward pass"
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="number format of the forward pass in training; auto: bfloat16 where the device computes in it, else "
+        "float32",
     )
 
 
@@ -122,7 +163,8 @@ def mode_option(parser: argparse.ArgumentParser) -> None:
         "--mode",
         default="guarded",
         choices=tuple(RECIPES),
-        help="of the refinement; guarded: with teacher, guard and roll-back; paper: eq. 2; entropy: TENT; none: nothing is learnt",
+        help="how to refine; guarded: with a slow-moving teacher, a guard and roll-back; paper: eq. 2 as printed; entropy: "
+        "TENT, the usual baseline; none: nothing is learnt",
     )
 
 
@@ -161,7 +203,25 @@ def split_option(parser: argparse.ArgumentParser) -> None:
         "--split",
         default="all",
         choices=("all", "train", "validation", "test"),
-        help="the part of the bundle's recorded split to use; all uses every study found",
+        help="which part of the split that the bundle records; all: every study found",
+    )
+
+
+def candidates_option(parser: argparse.ArgumentParser) -> None:
+    """``--candidates``."""
+    parser.add_argument(
+        "--candidates", action="store_true", help="write the mask of every candidate too: …_candidate1.nii.gz, …"
+    )
+
+
+def quantifier_option(parser: argparse.ArgumentParser) -> None:
+    """``--quantifier``, as `selection.is_ood` takes it."""
+    parser.add_argument(
+        "--quantifier",
+        default="paper",
+        choices=("paper", "authors"),
+        help="when a stack is out of distribution; paper: every candidate lies outside the fences; authors: the best pDC or "
+        "the best pHD of all does, as in their code",
     )
 
 

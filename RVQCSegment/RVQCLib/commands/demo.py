@@ -11,7 +11,7 @@ from RVQCLib.commands.common import Progress, bundle_options, bundle_path, comma
 
 def add(commands: Any) -> None:
     parser = command(
-        commands, "demo", run, "Run the main job on two synthetic studies, one sound and one damaged.", "rvqc demo"
+        commands, "demo", run, "Segment and judge two synthetic studies, one sound and one spoilt.", "rvqc demo"
     )
     parser.add_argument("-o", "--output", default="demo", help="folder to write to")
     bundle_options(parser)

@@ -13,15 +13,21 @@ def add(commands: Any) -> None:
         commands,
         "evaluate",
         run,
-        "Compare with true masks: Dice, HD, HD95 per stack and group, and how good the QC is.",
+        "Compare with true masks: Dice, HD and HD95; with --qc, how good the QC is.",
         "rvqc evaluate acdc/training --split test --qc -o evaluation",
     )
-    parser.add_argument("data", help="a folder of labelled studies")
+    parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
     parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
     bundle_options(parser)
     split_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the intervals, and of the shifts of --qc")
-    parser.add_argument("--qc", action="store_true", help="judge the QC too, on the images as they are and shifted")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the bootstrap intervals, and of the shifts of --qc"
+    )
+    parser.add_argument(
+        "--qc",
+        action="store_true",
+        help="judge the QC too, on the images as they are and under shifts: many times as long",
+    )
     parser.add_argument(
         "--severities",
         type=int,
@@ -29,7 +35,7 @@ def add(commands: Any) -> None:
         default=[1, 3, 5],
         choices=range(1, 6),
         metavar="1..5",
-        help="of the shifts of --qc",
+        help="severities of the shifts of --qc, from 1, hardly seen, to 5, a bad scan",
     )
     jobs_option(parser)
 

@@ -11,22 +11,26 @@ from RVQCLib.files import RVQCError
 
 
 def add(commands: Any) -> None:
-    parser = command(commands, "info", run, "Say what a bundle or a study is.", "rvqc info my-bundle --plot log.svg")
-    parser.add_argument("path", help="a bundle, a study or a folder of studies")
-    parser.add_argument("--plot", help="write the training log of a bundle, or of a running training, as an SVG")
+    parser = command(
+        commands, "info", run, "Say what a bundle, a training or a study is.", "rvqc info my-bundle --plot log.svg"
+    )
+    parser.add_argument("path", help="a bundle, the work folder of a training, a study or a folder of studies")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw the training log of a bundle, or of a running training, into an SVG file"
+    )
     parser.add_argument("--card", metavar="FILE", help="write the model card of a bundle as Markdown")
     parser.add_argument(
         "--evaluation",
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="what 'rvqc evaluate' wrote of this bundle, for the results and known failures of --card",
+        help="folders that 'rvqc evaluate' wrote with this bundle, for the results and known failures of --card",
     )
     parser.add_argument(
         "--no-pictures",
         dest="pictures",
         action="store_false",
-        help="leave pictures out of the card, where patients' images may not be given on",
+        help="leave pictures of patients out of --card, where their images may not be given on",
     )
 
 

@@ -25,25 +25,33 @@ def add(commands: Any) -> None:
         commands,
         "mms2",
         run,
-        "The M&Ms-2 recipe: train both views, calibrate, refine, segment and judge every study that no network saw; the "
-        "paper's Table 1, Figs. 2 and 3, and the challenge's archive. The same command again goes on where it ended.",
+        "From the folder of the M&Ms-2 challenge to the paper's tables and an entry.",
         "rvqc mms2 MnM2 -o mms2 --width 16 --epochs 40 --jobs 2",
+        "Both views are trained, calibrated and refined; every study that no network saw is segmented and judged; then come "
+        "Table 1, Figs. 2 and 3, and the challenge's archive. The same command again goes on where it ended.",
     )
     parser.add_argument("folder", help="the challenge's folder: 001/001_SA_ED.nii.gz …, dataset_information.csv")
     parser.add_argument("-o", "--output", required=True, help="folder for everything that is made")
-    parser.add_argument("--training", type=int, default=160, help="studies up to this number train")
+    parser.add_argument("--training", type=int, default=160, help="studies 1 to this number train")
     parser.add_argument(
-        "--validation", type=int, default=40, help="how many numbers after that are the validation part"
+        "--validation",
+        type=int,
+        default=40,
+        help="so many studies after those are the challenge's validation part; the rest is its test part",
     )
-    parser.add_argument("--width", type=int, help="channels of the first stage; without it 32 (BN1) and 48 (BN2), full")
+    parser.add_argument(
+        "--width", type=int, help="channels of the first stage of BN1 and BN2; without it their authors', 32 and 48"
+    )
     network_options(parser)
-    parser.add_argument("--epochs", type=int, default=200, help="epochs of every candidate run")
+    parser.add_argument("--epochs", type=int, default=200, help="epochs of every candidate network")
     mode_option(parser)
-    parser.add_argument("--refine-epochs", type=int, default=6, help="K_semi, the most epochs of a candidate")
-    parser.add_argument("--refine-steps", type=int, default=40, help="the most steps of such an epoch")
     parser.add_argument(
-        "--rv-label", type=int, default=3, choices=(1, 3), help="what the RV's pixels hold in the entry"
+        "--refine-epochs", type=int, default=6, help="the most epochs of a candidate's refinement (the paper's K_semi)"
     )
+    parser.add_argument(
+        "--refine-steps", type=int, default=40, help="the most steps of such an epoch, each on one batch"
+    )
+    parser.add_argument("--rv-label", type=int, default=3, choices=(1, 3), help="label of the RV in the entry's masks")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
 

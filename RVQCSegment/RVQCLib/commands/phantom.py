@@ -20,19 +20,19 @@ def add(commands: Any) -> None:
     parser.add_argument("output", help="folder to write to")
     parser.add_argument("-n", type=int, default=2, help="how many studies")
     parser.add_argument("--seed", type=int, default=0, help="seed of anatomy and contrast")
-    parser.add_argument("--dilated-rv", action="store_true", help="dilated right ventricles")
+    parser.add_argument("--dilated-rv", action="store_true", help="only hearts with a dilated right ventricle")
     parser.add_argument(
         "--unseen-from",
         type=int,
         metavar="N",
-        help="the plan of M&Ms-2: the diseases DRV and TRI only from study N on (161 of 360 in the challenge)",
+        help="deal diseases as M&Ms-2 does: DRV and TRI only from study N on (161 of 360 in the challenge)",
     )
     parser.add_argument("--views", nargs="+", default=["SA", "LA"], choices=("SA", "LA"), help="views to write")
     parser.add_argument(
         "--variety",
         type=float,
         default=0.0,
-        help="for training: hearts, planes and scanners far beyond the plausible; 1 is what LA networks are trained on",
+        help="0 to 2: how far hearts, planes and scanners go beyond the usual; 1, beyond the plausible, is for training",
     )
 
 

@@ -21,33 +21,45 @@ def add(commands: Any) -> None:
         commands,
         "refine",
         run,
-        "Learn from the studies that could not be trusted, without their labels: a new bundle. On several GPUs: "
-        "torchrun --nproc-per-node N -m RVQCLib.cli refine …",
+        "Learn from studies that could not be trusted, without their labels: a new bundle.",
         "rvqc refine new-hospital --bundle my-bundle --labelled acdc/training --out refined",
+        "On several GPUs: torchrun --nproc-per-node N -m RVQCLib.cli refine …",
     )
     parser.add_argument("unlabelled", help="a folder of studies; true masks in it are not read")
     parser.add_argument(
         "--bundle", help="folder of the bundle to refine; without it, the shipped one; it is never changed"
     )
-    parser.add_argument("--labelled", help="labelled studies for L_SUP and the guard; without, only agreement guards")
+    parser.add_argument(
+        "--labelled",
+        help="folder of studies with true masks, some to learn from as well (L_SUP), some to guard by; without it, only the "
+        "agreement of the candidates guards",
+    )
     parser.add_argument("--out", required=True, help="folder of the new bundle")
     parser.add_argument("--name", default="", help="name of the new bundle; without it, that of its folder")
     mode_option(parser)
-    parser.add_argument("--epochs", type=int, default=6, help="K_semi, the most epochs of a candidate")
-    parser.add_argument("--steps", type=int, default=40, help="steps of an epoch")
-    parser.add_argument("--batch", type=int, default=16, help="slices of a step, over all processes")
+    parser.add_argument("--epochs", type=int, default=6, help="the most epochs of a candidate (the paper's K_semi)")
+    parser.add_argument("--steps", type=int, default=40, help="the most steps of an epoch, each on one batch")
+    parser.add_argument("--batch", type=int, default=16, help="slices of a step, over all processes; an even number")
     parser.add_argument(
         "--margin",
         type=float,
         default=0.005,
-        help="how far the guard's Dice may fall; a candidate goes only as far from its old weights as this allows",
+        help="how far the guard's mean Dice (0 to 1) may fall; a candidate goes only as far from its old weights as this allows",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
     precision_option(parser)
-    parser.add_argument("--names", nargs="+", help="only these studies of the folder")
+    parser.add_argument("--names", "--only", nargs="+", metavar="STUDY", help="only these studies of the folder")
     parser.add_argument("--work", help="folder of checkpoints and masks; without it, OUT.refinement")
-    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run left in the work folder")
-    parser.add_argument("--no-calibration", action="store_true", help="keep the old calibration with wider bounds")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what an earlier run left in the work folder; without it, such a folder is refused",
+    )
+    parser.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="do not calibrate the new networks; they keep the old calibration, its lower bounds twice as far away",
+    )
     allow_option(parser)
 
 

@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
         commands,
         "reformat",
         run,
-        "Cut labelled short-axis stacks along the four-chamber plane: real hearts to try LA networks on.",
+        "Cut labelled short-axis stacks along the four-chamber plane, to try LA networks.",
         "rvqc reformat acdc/training acdc-four-chamber",
     )
     parser.add_argument("data", help="a folder of studies with labelled short-axis stacks")

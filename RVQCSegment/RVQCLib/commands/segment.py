@@ -5,19 +5,35 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, say
+from RVQCLib.commands.common import (
+    Progress,
+    bundle_options,
+    bundle_path,
+    candidates_option,
+    command,
+    quantifier_option,
+    say,
+)
 
 
 def add(commands: Any) -> None:
     parser = command(
         commands, "segment", run, "Segment one study and judge its masks.", "rvqc segment patient001 -o results"
     )
-    parser.add_argument("study", help="a file or a folder of one study (M&Ms-2, ACDC, plain)")
-    parser.add_argument("-o", "--output", required=True, help="where the study's folder is written")
+    parser.add_argument(
+        "study",
+        help="one study: a file (.nii, .nii.gz, .nrrd, .mha), or a folder (M&Ms-2, ACDC, a DICOM series, plain)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="folder in which the study's own folder is written; an earlier result of it there is replaced",
+    )
     bundle_options(parser)
-    parser.add_argument("--candidates", action="store_true", help="write every candidate's mask too")
+    candidates_option(parser)
     parser.add_argument("--no-report", action="store_true", help="leave out report.html")
-    parser.add_argument("--quantifier", default="paper", choices=("paper", "authors"), help="rule for OoD")
+    quantifier_option(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -22,51 +22,71 @@ def add(commands: Any) -> None:
         commands,
         "train",
         run,
-        "Train candidates, QC module and locator: a new bundle, or one more view of a bundle.",
+        "Train a bundle from labelled studies, or one more view of a bundle.",
         "rvqc train acdc/training --view SA --out my-bundle",
+        "Candidate networks, QC module and locator are trained on one part of the studies, chosen and calibrated on another. "
+        "The same command again goes on where it ended.",
     )
-    parser.add_argument("data", help="a folder of labelled studies")
-    parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train")
+    parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
+    parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train: short axis or long axis")
     parser.add_argument(
         "--out", required=True, help="folder of the new bundle; a bundle of another view gets this view added"
     )
     parser.add_argument("--name", default="", help="name of the bundle; without it, that of its folder")
-    parser.add_argument("--network", nargs="+", default=["BN1", "BN2"], help="one run each: BN1, BN2, module:factory")
     parser.add_argument(
-        "--width", type=int, default=16, help="channels of the first stage; 32 (BN1) and 48 (BN2) are full"
+        "--network",
+        nargs="+",
+        default=["BN1", "BN2"],
+        help="candidate networks, a training run each: BN1, BN2, package.module:factory; one may be named twice",
+    )
+    parser.add_argument(
+        "--width", type=int, default=16, help="channels of the first stage of BN1 and BN2; their authors' are 32 and 48"
     )
     network_options(parser)
-    parser.add_argument("--no-consensus", action="store_true", help="leave the mean of the candidates out of the pool")
-    parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate run")
+    parser.add_argument(
+        "--no-consensus", action="store_true", help="do not let the mean of the candidates be one more candidate"
+    )
+    parser.add_argument("--epochs", type=int, default=40, help="epochs of every candidate network")
     parser.add_argument(
         "--from",
         dest="start",
         metavar="BUNDLE",
-        help="begin from the networks of this bundle, which must be the same; 0 epochs take one over as it is",
+        help="begin from the networks of this bundle, which must be of the same make; with 0 epochs they are taken over as they are",
     )
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="the highest of the schedule")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="the highest learning rate of the schedule")
     parser.add_argument(
         "--upright",
         action=argparse.BooleanOptionalAction,
         help="turn images by their direction cosines so that the patient's left is right and anterior is up; "
         "without either, LA images are turned",
     )
-    parser.add_argument("--validation", type=float, default=0.2, help="share of the studies to choose and calibrate by")
-    parser.add_argument("--test", type=float, default=0.2, help="share of the studies that is left for a test")
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.2,
+        help="share of the studies, 0 to 1, to choose networks and calibrate by",
+    )
+    parser.add_argument(
+        "--test", type=float, default=0.2, help="share of the studies, 0 to 1, that is not read and left for a test"
+    )
     parser.add_argument(
         "--leave-out",
         nargs="+",
         default=[],
         metavar="GROUP",
-        help="groups, or studies, that are for the test only, as pathologies that training never sees",
+        help="groups (pathologies), or single studies, that are for the test only",
     )
     parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
     parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of the cores")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="networks that are trained side by side, each with its share of the cores"
+    )
     parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
     parser.add_argument("--citation", help="what to cite when the bundle is used")
     parser.add_argument("--caution", help="what the bundle's users are told about this view with every result")
-    parser.add_argument("--work", help="folder of the checkpoints; the same folder resumes; without it, OUT.training")
+    parser.add_argument(
+        "--work", help="folder of checkpoints and logs, from which the same command goes on; without it, OUT.training"
+    )
     allow_option(parser)
 
 
