@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled
 from RVQCLib.inference import Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
+from RVQCLib.parallel import side_by_side
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult, named_image
 from RVQCLib.slices import find_heart, from_network, to_network
@@ -64,18 +66,16 @@ def segment_study(
     frames = []
     for cine in study.cines:
         view = cine[0].view
-        steps.stack = view
-        ed, es = find_phases(cine, models[view], tick=steps)
+        ed, es = find_phases(cine, models[view], tick=steps.of(view))
         study = study.with_phases(view, ed=ed, es=es)
         frames.append({"view": view, "ed": ed, "es": es})
-    results = []
-    for number, stack in enumerate(study.stacks, start=1):
-        steps.stack = stack.name
-        judged = segment_stack(study.name, stack, models[stack.view], options=options, tick=steps)
-        results.append(replace(judged, judgement={**judged.judgement, "image": named_image(stack)}))
-        if progress is not None:
-            event = {"event": "segment", "study": study.name, "stack": stack.name}
-            progress({**event, "done": number, "total": len(study.stacks)})
+
+    def judged(stack: Stack) -> StackResult:
+        one = segment_stack(study.name, stack, models[stack.view], options=options, tick=steps.of(stack.name))
+        steps.finish(stack.name, len(study.stacks))
+        return replace(one, judgement={**one.judgement, "image": named_image(stack)})
+
+    results = side_by_side(judged, study.stacks) if device == "cpu" else [judged(stack) for stack in study.stacks]
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
     cautions = tuple(f"{view}: {text}" for view, text in bundle.cautions.items() if view in study.views)
     checks = (*left_out, *cautions, *study_checks(volumes))
@@ -98,7 +98,10 @@ def _with_views_of(study: Study, bundle: Bundle) -> tuple[Study, tuple[str, ...]
 
 
 class _Steps:
-    """The tick of one study: counts slices times networks, tells how long it will take, and asks whether to go on."""
+    """The ticks of one study: count slices times networks, tell how long it will take, and ask whether to go on.
+
+    Stacks may tick at once, from threads of their own; `progress` and `cancelled` are called from one of them at a time.
+    """
 
     def __init__(
         self,
@@ -113,18 +116,32 @@ class _Steps:
         self._total = sum(len(stack.pixels) * times for stack, times in steps)
         self._done, self._started = 0, time.monotonic()
         self._study, self._progress, self._cancelled = study.name, progress, cancelled
-        self.stack = ""
-        self(0)
+        self._finished, self._alone = 0, threading.Lock()
+        self._advance("", 0)
 
-    def __call__(self, slices: int) -> None:
-        if self._cancelled is not None and self._cancelled():
-            raise Cancelled
-        self._done += slices
-        if self._progress is None or not slices:
-            return
-        left = (time.monotonic() - self._started) / self._done * (self._total - self._done)
-        event = {"event": "slices", "study": self._study, "stack": self.stack}
-        self._progress({**event, "done": self._done, "total": self._total, "seconds_left": round(left, 1)})
+    def of(self, stack: str) -> Tick:
+        """The tick of one stack or cine, by its name."""
+        return lambda slices: self._advance(stack, slices)
+
+    def finish(self, stack: str, total: int) -> None:
+        """One more stack of `total` is judged."""
+        with self._alone:
+            self._finished += 1
+            self._tell({"event": "segment", "stack": stack, "done": self._finished, "total": total})
+
+    def _advance(self, stack: str, slices: int) -> None:
+        with self._alone:
+            if self._cancelled is not None and self._cancelled():
+                raise Cancelled
+            self._done += slices
+            if slices:
+                left = (time.monotonic() - self._started) / self._done * (self._total - self._done)
+                counts = {"done": self._done, "total": self._total, "seconds_left": round(left, 1)}
+                self._tell({"event": "slices", "stack": stack, **counts})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        if self._progress is not None:
+            self._progress({**event, "study": self._study})
 
 
 def find_phases(cine: Sequence[Stack], models: ViewModels, *, tick: Tick | None = None) -> tuple[int, int]:

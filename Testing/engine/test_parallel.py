@@ -1,12 +1,15 @@
-"""The same answers in the same order, in one process or in several; an error comes through."""
+"""The same answers in the same order, in one process, its threads or several processes; an error comes through."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
-from RVQCLib.parallel import in_order
+from RVQCLib.parallel import in_order, side_by_side
 
 
 def square_and_process(value: int) -> tuple[int, int]:
@@ -32,3 +35,37 @@ def test_one_process_works_only_as_far_as_it_is_asked() -> None:
     seen: list[int] = []
     answers = in_order(lambda value: seen.append(value) or value, range(5))
     assert next(answers) == 0 and seen == [0]
+
+
+@pytest.fixture
+def cores() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_share_the_cores_and_give_them_back(cores: Callable[[int], None]) -> None:
+    """Two things at once on four cores: each waits for the other, so one after the other would never end."""
+    cores(4)
+    met = threading.Barrier(2, timeout=20)
+
+    def work(value: int) -> tuple[int, int]:
+        met.wait()
+        return value * value, torch.get_num_threads()
+
+    assert side_by_side(work, [3, 2]) == [(9, 2), (4, 2)]
+    assert torch.get_num_threads() == 4
+    assert side_by_side(lambda value: (value, torch.get_num_threads()), [5]) == [(5, 4)]
+    assert set(side_by_side(lambda value: torch.get_num_threads(), range(9))) == {1}
+
+
+def test_with_one_core_nothing_runs_side_by_side(cores: Callable[[int], None]) -> None:
+    cores(1)
+    assert side_by_side(lambda value: threading.current_thread(), [1, 2]) == [threading.main_thread()] * 2
+
+
+def test_the_error_of_a_thread_comes_through_and_the_cores_are_given_back(cores: Callable[[int], None]) -> None:
+    cores(4)
+    with pytest.raises(ValueError, match="-2 is negative"):
+        side_by_side(square_and_process, [1, -2, 3])
+    assert torch.get_num_threads() == 4
