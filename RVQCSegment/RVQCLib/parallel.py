@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
@@ -12,7 +14,8 @@ Thing, Answer = TypeVar("Thing"), TypeVar("Answer")
 
 def in_order(work: Callable[[Thing], Answer], things: Iterable[Thing], jobs: int = 1) -> Iterator[Answer]:
     """The answers of `work` on every thing. With `jobs` > 1 in so many processes of one thread each, side by side, which
-    on a CPU is faster than one process of many threads; work, things and answers then travel between processes."""
+    on a CPU is faster than one process of many threads; work, things and answers then travel between processes, which end
+    when this one is killed."""
     if jobs <= 1:
         yield from map(work, things)
         return
@@ -37,7 +40,21 @@ def side_by_side(work: Callable[[Thing], Answer], things: Sequence[Thing]) -> li
         torch.set_num_threads(cores)
 
 
+def end_with_parent() -> None:
+    """Let this worker end at once when its parent is gone: a killed parent cannot tell it, and what it works on is free
+    for the next run then. For the `initializer` of a pool."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def _one_thread() -> None:
     import torch
 
+    end_with_parent()
     torch.set_num_threads(1)

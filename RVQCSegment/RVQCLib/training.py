@@ -25,6 +25,7 @@ from RVQCLib.files import RVQCError, read_json, same_settings, sha256, whole_fol
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
+from RVQCLib.parallel import end_with_parent
 from RVQCLib.slices import locator_crop
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.training_config import TrainingConfig
@@ -107,7 +108,7 @@ def _do_all(jobs: Sequence[_Job], workers: int, report: Report) -> dict[str, lis
     if workers == 1:
         return {job.name: _do(job, report) for job in jobs}
     seen = {job.name: len(_lines(job.log)) for job in jobs}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         futures: dict[str, Future] = {job.name: pool.submit(_do, job) for job in jobs}
         pending = set(futures.values())
         while pending:

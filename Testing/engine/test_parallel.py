@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import REPOSITORY
 
 from RVQCLib.parallel import in_order, side_by_side
 
@@ -69,3 +75,26 @@ def test_the_error_of_a_thread_comes_through_and_the_cores_are_given_back(cores:
     with pytest.raises(ValueError, match="-2 is negative"):
         side_by_side(square_and_process, [1, -2, 3])
     assert torch.get_num_threads() == 4
+
+
+WORK = """
+from RVQCLib.parallel import in_order
+if __name__ == "__main__":
+    list(in_order(exec, ["print('at work', flush=True); import time; time.sleep(600)"] * 2, jobs=2))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes are killed by POSIX signals here")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(WORK, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "RVQCSegment")}
+    pipe = {"stdout": subprocess.PIPE, "env": environment, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, str(script)], **pipe) as process:
+        try:
+            assert [process.stdout.readline() for _ in range(2)] == ["at work\n"] * 2
+            process.kill()
+            process.communicate(timeout=60)  # the workers hold the other end of the pipe while they live
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
