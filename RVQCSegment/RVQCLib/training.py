@@ -25,6 +25,7 @@ from RVQCLib.files import RVQCError, read_json, same_settings, sha256, whole_fol
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
+from RVQCLib.networks import build
 from RVQCLib.parallel import end_with_parent
 from RVQCLib.slices import locator_crop
 from RVQCLib.study import StudySource, find_studies
@@ -166,10 +167,12 @@ def train_bundle(
     Raises
     ------
     RVQCError
-        `work` belongs to another configuration or is being worked on, the data have no labelled stack of the view, `out`
+        `work` belongs to another configuration or is being worked on, `jobs` is below 1, the data have no labelled stack of the view, `out`
         is something else than a bundle, or `start` has other networks or was trained on studies that are to validate or
         test here.
     """
+    if jobs < 1:
+        raise RVQCError(f"{jobs} processes cannot train; give 1 or more.")
     check_target(out)
     device = choose_device(device)
     if config.precision == "auto":
@@ -193,6 +196,8 @@ def train_bundle(
         _check_split(bundle, config.view, parts)
         config = replace(config, start=bundle.hash, continuation=1 + _continuations(bundle, config.view))
         weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
+    for run in config.runs().values():
+        build(run.network, run.parameters, allow=allow)  # what cannot be built is said before the work, not hours after
     cores = os.cpu_count() or 1
     todo = [
         _Job(

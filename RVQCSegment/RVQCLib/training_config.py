@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from RVQCLib.augmentation import AugmentationConfig
+from RVQCLib.files import RVQCError
 from RVQCLib.fitting import RunConfig
 from RVQCLib.networks import NETWORKS
 from RVQCLib.slices import Sampling
@@ -45,6 +46,18 @@ class TrainingConfig:
     source_size: int = 192
     precision: str = "float32"
     sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if not self.networks or min(self.m_best, self.width, self.batch) < 1 or self.learning_rate <= 0:
+            raise RVQCError(
+                f"A training needs networks, m_best, width and batch from 1 and a learning rate above 0, not m_best "
+                f"{self.m_best}, width {self.width}, batch {self.batch}, learning rate {self.learning_rate:g}."
+            )
+        if min(self.epochs, self.qc_epochs, self.locator_epochs) < 0:
+            raise RVQCError(
+                f"A training has no fewer than 0 epochs, not {self.epochs} of the candidates, {self.qc_epochs} of the QC "
+                f"module, {self.locator_epochs} of the locator; give 0 or more."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values; `leave_out` only where it names something, so that older trainings can go on."""

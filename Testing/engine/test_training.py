@@ -248,6 +248,25 @@ def test_the_work_of_another_configuration_is_refused(trained: Trained, tiny_acd
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--m-best", "0"), "not m_best 0, width 16"),
+        (("--width", "-4"), "width -4"),
+        (("--learning-rate", "0"), "learning rate 0."),
+        (("--qc-epochs", "-1"), "-1 of the QC module"),
+        (("--jobs", "0"), "0 processes cannot train; give 1 or more."),
+        (("--set", "BN3.width=4"), "--set BN3.width=4 is of no network here; these are BN1, BN2, AE."),
+        (("--set", "AE.latent=no"), "The network 'AE' cannot be built with {'latent': 'no'}"),
+    ],
+)
+def test_settings_that_no_training_can_have_are_refused_before_the_work(
+    options: tuple, said: str, tiny_acdc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(tiny_acdc), "--out", str(tmp_path / "bundle"), "--device", "cpu", *options]) == 2
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_training_that_an_older_rvqc_began_goes_on(
     tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

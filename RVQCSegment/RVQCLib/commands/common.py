@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +168,13 @@ def mode_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def network_parameters(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """``BN1.stages=5`` … as parameters by network; values are JSON, or else text.
+def network_parameters(settings: list[str], networks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``BN1.stages=5`` … as parameters by network, of `networks` and AE; values are JSON, or else text.
 
     Raises
     ------
     RVQCError
-        A setting names no parameter.
+        A setting names no parameter, or a network that is not trained.
     """
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
@@ -182,6 +182,8 @@ def network_parameters(settings: list[str]) -> dict[str, dict[str, Any]]:
         network, dot, name = left.rpartition(".")
         if not (equals and dot and network and name):
             raise RVQCError(f"--set {setting} names no parameter; write it like BN1.stages=5.")
+        if network not in (*networks, "AE"):
+            raise RVQCError(f"--set {setting} is of no network here; these are {', '.join([*networks, 'AE'])}.")
         try:
             found.setdefault(network, {})[name] = json.loads(value)
         except json.JSONDecodeError:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.training import TrainingConfig
 
     check_field(args)
-    parameters = network_parameters(args.set)
+    parameters = network_parameters(args.set, tuple(FULL))
     for network, width in FULL.items():
         parameters[network] = {"width": args.width or width, **parameters.get(network, {})}
     networks = TrainingConfig(

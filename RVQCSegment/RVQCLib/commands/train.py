@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         view=args.view,
         networks=tuple(args.network),
         width=args.width,
-        parameters=network_parameters(args.set),
+        parameters=network_parameters(args.set, args.network),
         m_best=args.m_best,
         consensus=not args.no_consensus,
         epochs=args.epochs,
