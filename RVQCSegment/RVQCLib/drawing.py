@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -69,45 +68,68 @@ def outline(mask: np.ndarray) -> str:
     the pixel spacing. Loops are closed; filled by the even-odd rule the path covers the centres of exactly the mask's
     pixels. An empty mask gives an empty string.
     """
-    return "".join(_path(_middles(loop)) for loop in _loops(_edges(np.asarray(mask, bool))))
+    mask = np.asarray(mask, bool)
+    stride = len(mask) + 1
+    loops = list(_loops(*_edges(mask, stride), stride))
+    if not loops:
+        return ""
+    points = _bends(np.stack(np.divmod(np.concatenate(loops), stride), axis=1), [len(loop) for loop in loops])
+    return "".join(map(_path, points))
 
 
-def _edges(mask: np.ndarray) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Corner (x, y) -> the corners that directed pixel edges lead to, with the mask on the right hand."""
+def _edges(mask: np.ndarray, stride: int) -> tuple[list[int], list[int]]:
+    """The corners ``x * stride + y`` where directed pixel edges begin and end, with the mask on the right hand."""
     padded = np.pad(mask, 1).astype(np.int8)
-    edges: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    across, along = np.diff(padded[:, 1:-1], axis=0), np.diff(padded[1:-1], axis=1)
+    starts, ends = [], []
     for sign in (1, -1):
-        for y, x in np.argwhere(np.diff(padded[:, 1:-1], axis=0) == sign).tolist():
-            start, end = ((x, y), (x + 1, y)) if sign == 1 else ((x + 1, y), (x, y))
-            edges.setdefault(start, []).append(end)
-        for y, x in np.argwhere(np.diff(padded[1:-1], axis=1) == sign).tolist():
-            start, end = ((x, y + 1), (x, y)) if sign == 1 else ((x, y), (x, y + 1))
-            edges.setdefault(start, []).append(end)
-    return edges
+        for (y, x), step in ((np.nonzero(across == sign), stride), (np.nonzero(along == -sign), 1)):
+            corners = x * stride + y
+            forward = (corners, corners + step) if sign == 1 else (corners + step, corners)
+            starts.append(forward[0])
+            ends.append(forward[1])
+    return np.concatenate(starts).tolist(), np.concatenate(ends).tolist()
 
 
-def _loops(edges: dict[tuple[int, int], list[tuple[int, int]]]) -> Iterable[list[tuple[int, int]]]:
-    """Take closed walks out of `edges`; where two pixels touch at a corner, turn right and keep them apart."""
-    for first in sorted(edges):
-        while edges[first]:
-            loop, corner, following = [first], first, edges[first].pop()
+def _loops(starts: list[int], ends: list[int], stride: int) -> Iterator[list[int]]:
+    """Closed walks along the edges; where two pixels touch at a corner, turn right and keep them apart."""
+    ahead = dict(zip(starts, ends, strict=True))
+    # The second way on from a corner where two pixels touch.
+    other = {start: end for start, end in zip(starts, ends, strict=True) if ahead[start] != end}
+    for first in sorted(ahead):
+        while first in ahead:
+            loop, corner, following = [first], first, ahead.pop(first)
+            if first in other:
+                ahead[first] = other.pop(first)
             while following != first:
                 loop.append(following)
-                (x, y), (fx, fy) = corner, following
-                right = (fx - (fy - y), fy + (fx - x))
-                ends = edges[following]
-                corner, following = following, ends.pop(ends.index(right) if right in ends else -1)
+                onward = ahead.pop(following)
+                if following in other:
+                    ways = (onward, other.pop(following))
+                    right = ways[1] == _right(corner, following, stride)
+                    onward, ahead[following] = ways[::-1] if right else ways
+                corner, following = following, onward
             yield loop
 
 
-def _middles(loop: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Middles of the loop's edges in half pixels, without those on a straight line between their neighbours."""
-    corners = np.asarray(loop)
-    middles = corners + np.roll(corners, -1, axis=0)
-    bend = np.any(np.roll(middles, -1, axis=0) - middles != middles - np.roll(middles, 1, axis=0), axis=1)
-    return [tuple(point) for point in middles[bend].tolist()]
+def _right(corner: int, following: int, stride: int) -> int:
+    """The corner to the right of those who came from `corner` to `following`."""
+    step = following - corner
+    return following + step // stride if step % stride == 0 else following - step * stride
 
 
-def _path(points: list[tuple[int, int]]) -> str:
-    steps = (f"{x - px} {y - py}" for (px, py), (x, y) in pairwise(points))
-    return f"M{points[0][0]} {points[0][1]}l{' '.join(steps)}z"
+def _bends(corners: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
+    """Of every loop of corners (n, 2) the middles of its edges in half pixels, without those on a straight line between
+    their neighbours."""
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    after, before = np.arange(len(corners)) + 1, np.arange(len(corners)) - 1
+    after[ends - 1], before[begins] = begins, ends - 1
+    middles = corners + corners[after]
+    bend = (middles[after] - middles != middles - middles[before]).any(axis=1)
+    return np.split(middles[bend], np.cumsum(np.add.reduceat(bend, begins))[:-1])
+
+
+def _path(points: np.ndarray) -> str:
+    steps = " ".join([f"{x} {y}" for x, y in np.diff(points, axis=0).tolist()])
+    return f"M{points[0, 0]} {points[0, 1]}l{steps}z"

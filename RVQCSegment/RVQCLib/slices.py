@@ -141,9 +141,12 @@ def from_network(probabilities: np.ndarray, crop: Crop, stack: Stack) -> np.ndar
 
 
 def _largest(shares: np.ndarray) -> np.ndarray:
-    """Labels of the largest share; shares (3, …) of LV, MYO, RV, the rest is background."""
-    everything = np.concatenate([1.0 - shares.sum(axis=0, keepdims=True), shares])
-    return everything.argmax(axis=0).astype(np.uint8)
+    """Labels of the largest share, the first of equal ones; shares (3, …) of LV, MYO, RV, the rest is background."""
+    labels, most = np.zeros(shares.shape[1:], np.uint8), 1.0 - shares.sum(axis=0)
+    for label, share in enumerate(shares, start=1):
+        np.copyto(labels, label, where=share > most)
+        np.maximum(most, share, out=most)
+    return labels
 
 
 def center_crop(stack: Stack, sampling: Sampling, *, found: bool = False) -> Crop:

@@ -36,24 +36,23 @@ def build(result: Result, key: str) -> Iterator[None]:
     """
     stack, volume, folder = result.stacks[key], result.get("volume", key), Path(result.folder)
     stem = stack["mask"].removesuffix(".nii.gz")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{result.study} {short(key)} QC")
-    result.set("overlay", key, node)
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetVisibility(False)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    yield
+    node = slicer.vtkMRMLSegmentationNode()  # filled outside of the scene: no view is drawn anew for what is not shown
+    node.SetName(f"{result.study} {short(key)} QC")
     mask = read(folder / f"{stem}.nii.gz", stack).pixels
     add_labels(node, mask, volume, layer(0))
     yield
     again = read(folder / f"{stem}_reconstruction.nii.gz", stack).pixels
     add_labels(node, again, volume, "again.")
-    yield
     _add_difference(node, mask != again, volume)
     for number in range(1, len(stack["candidates"]) + 1):
         yield
         if (path := folder / f"{stem}_candidate{number}.nii.gz").is_file():  # a batch writes them only when asked
             add_labels(node, read(path, stack).pixels, volume, layer(number))
     yield
+    result.set("overlay", key, slicer.mrmlScene.AddNode(node))
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility(False)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     _style(node)
 
 

@@ -27,7 +27,7 @@ from RVQCSlicerLib.shortcuts import Shortcuts
 from RVQCSlicerLib.steps import Steps
 from RVQCSlicerLib.strip import SliceStrip
 from RVQCSlicerLib.table import QualityTable
-from RVQCSlicerLib.viewer import StackViewer
+from RVQCSlicerLib.viewer import StackViewer, one_picture
 from RVQCSlicerLib.words import failure_of
 
 RESEARCH = "Research use only. RVQC is not a medical device; a clinician reviews every mask."
@@ -129,7 +129,11 @@ class Panel:
                 logging.error("RVQC: the result of %s could not be shown (%s).", result.study, error)
             shown()
 
-        self._bringing = Steps(self._showing(result), ended)
+        self._bringing = Steps(self._showing_at_once(result), ended)
+
+    def _showing_at_once(self, result: Result) -> Iterator[None]:
+        with one_picture():
+            yield from self._showing(result)
 
     def _showing(self, result: Result | None) -> Iterator[None]:
         self.result, self.key = result, ""

@@ -23,6 +23,7 @@ from RVQCLib.files import RVQCError
 MODULE_FOLDER = Path(__file__).resolve().parents[1]
 CANCEL_GRACE_MS = 1500
 """How long a cancelled job may go on before its process is ended; a forward pass cannot be interrupted."""
+FLUSH_MS = 20
 LOG_CHARACTERS = 100_000
 
 
@@ -143,6 +144,8 @@ class WorkerProcess:
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is not None:
             self._process.write((json.dumps(message) + "\n").encode())
+            if self._pid:  # at once, not after the views have been drawn; before it is there, the event loop sends it
+                self._process.waitForBytesWritten(FLUSH_MS)
 
     def _read(self, process: qt.QProcess) -> None:
         if process is not self._process:

@@ -21,6 +21,7 @@ from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome, WorkerProcess
 from RVQCSlicerLib.results import Result, results_in_scene
 from RVQCSlicerLib.steps import Steps
+from RVQCSlicerLib.viewer import one_picture
 from RVQCSlicerLib.words import short
 
 FROM_CINE = "RVQC.FromCine"
@@ -141,7 +142,11 @@ class Run:
         self._result: Result | None = None
         self._made: list[slicer.vtkMRMLNode] = []
         self._progress({"event": "show"})
-        self._steps = Steps(self._fill(outcome.result), self._filled)
+        self._steps = Steps(self._fill_at_once(outcome.result), self._filled)
+
+    def _fill_at_once(self, answer: dict[str, Any]) -> Iterator[None]:
+        with one_picture():
+            yield from self._fill(answer)
 
     def _fill(self, answer: dict[str, Any]) -> Iterator[None]:
         """Bring the answer into the scene; closed or failing halfway, it takes its own nodes out again."""
@@ -155,6 +160,7 @@ class Run:
             for key in result.stacks:
                 for _ in overlays.build(result, key):
                     yield
+                yield
             complete = True
         finally:
             if complete:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import qt
 
+TURN_S = 0.02
+"""After so long no further part is begun before the event loop has had its turn: views and clicks stay smooth."""
+
 
 class Steps:
-    """Runs the parts of an iterator one after the other from the event loop.
+    """Runs the parts of an iterator one after the other from the event loop, a few short ones at a time.
 
     Parameters
     ----------
@@ -30,8 +34,10 @@ class Steps:
         if self._work is None:
             return
         error: Exception | None = None
+        ends = time.perf_counter() + TURN_S
         try:
-            next(self._work)
+            while self._work is not None and time.perf_counter() < ends:
+                next(self._work)
         except StopIteration:
             self._work = None
         except Exception as caught:

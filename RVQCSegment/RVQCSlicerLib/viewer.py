@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import slicer
@@ -17,6 +18,16 @@ _LAYOUTS = {
 }
 HEART_MM = 170.0
 """What a view shows of the image around a heart."""
+
+
+@contextmanager
+def one_picture() -> Iterator[None]:
+    """Whatever is changed inside, the views are drawn once, at the end."""
+    slicer.app.pauseRender()
+    try:
+        yield
+    finally:
+        slicer.app.resumeRender()
 
 
 class StackViewer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import slicer
+import vtk
 from PySide6.QtCore import Property, Qt, Signal
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QTableWidget, QTableWidgetItem, QWidget
 
@@ -67,14 +68,23 @@ class qMRMLNodeComboBox(qMRMLWidget):
             observed.RemoveObserver(tag)
         self._watched = []
         if scene is not None:
-            events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent, scene.EndCloseEvent)
-            self._watched = [(scene, scene.AddObserver(event, self._scene_changed)) for event in events]
+            several, one = (
+                (scene.EndBatchProcessEvent, scene.EndCloseEvent),
+                (scene.NodeAddedEvent, scene.NodeRemovedEvent),
+            )
+            self._watched = [(scene, scene.AddObserver(event, self._scene_changed)) for event in several]
+            self._watched += [(scene, scene.AddObserver(event, self._node_changed)) for event in one]
         super().setMRMLScene(scene)
         self._refresh()
 
     def _scene_changed(self, caller: Any, event: str) -> None:
         if not caller.IsBatchProcessing():
             self._refresh()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _node_changed(self, caller: Any, event: str, node: Any) -> None:
+        if self._accepts(node):
+            self._scene_changed(caller, event)
 
     def _accepts(self, node: Any) -> bool:
         if node.GetHideFromEditors() and not self._flags["showHidden"]:

@@ -27,6 +27,7 @@ def click(panel: Panel, widget: Any) -> float:
     began = time.perf_counter()
     panel.click(widget.panel.run.run)
     panel.wait(lambda: widget._run is None, PATIENCE_S)
+    panel.turn()  # in which the views are drawn
     seconds = time.perf_counter() - began
     assert widget.panel.result is not None, widget.panel.message.text
     shown = visible_segments(widget.panel.result.get("overlay", widget.panel.key))
