@@ -222,3 +222,13 @@ def test_no_file_is_too_large_for_a_repository() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     files = [REPOSITORY / name for name in listed.stdout.split("\0") if name]
     assert files and [str(file) for file in files if file.is_file() and file.stat().st_size > MOST_BYTES] == []
+
+
+@pytest.mark.parametrize("kind", [RuntimeWarning, DeprecationWarning, FutureWarning])
+def test_what_python_numpy_or_torch_warn_our_rooms_of_is_an_error(kind: type[Warning]) -> None:
+    """By pyproject's filters; other packages may warn each other."""
+    warn = "import warnings\nwarnings.warn('soon gone', kind)"
+    with pytest.raises(kind, match="soon gone"):
+        exec(warn, {"kind": kind, "__name__": "RVQCLib.room"})
+    with pytest.warns(kind, match="soon gone"):
+        exec(warn, {"kind": kind, "__name__": "elsewhere"})
