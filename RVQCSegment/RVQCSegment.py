@@ -25,7 +25,7 @@ from RVQCLib.files import RVQCError
 from RVQCSlicerLib import review, self_test
 from RVQCSlicerLib.chosen_bundle import chosen_bundle
 from RVQCSlicerLib.installer import install
-from RVQCSlicerLib.loading import load_study
+from RVQCSlicerLib.loading import get_ready, load_study
 from RVQCSlicerLib.panel import Panel
 from RVQCSlicerLib.parameters import STACKS, Parameters
 from RVQCSlicerLib.process import Outcome, application_worker
@@ -169,6 +169,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         """The panel is opened."""
         self._open = True
+        get_ready()
         self.panel.shortcuts.install()
         self.panel.refresh()
         if self._checked != self._bundle() and not slicer.app.testingEnabled():

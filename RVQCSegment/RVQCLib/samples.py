@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from RVQCLib.phantom import phantom_study
-from RVQCLib.shifts import shift_stack
-from RVQCLib.stack import Study
+from RVQCLib.shifts import SEVERITIES, shift_stack
+from RVQCLib.stack import Stack, Study
 
 SEED = 3
+FAILING = ("ghosting", "noise", "noise")
+"""Shifts at their severest, one after the other: with the noise twice the shipped bundle says out of distribution."""
 
 
 def sample_studies(views: tuple[str, ...]) -> tuple[Study, Study]:
     """A sound phantom study, and the same heart under heavy noise and ghosting."""
     sound = phantom_study(SEED, views=views, name="sound")
-    spoilt = tuple(
-        shift_stack(shift_stack(stack, "ghosting", 5, seed=SEED), "noise", 5, seed=SEED) for stack in sound.stacks
-    )
-    return sound, replace(sound, name="spoilt", stacks=spoilt)
+    return sound, replace(sound, name="spoilt", stacks=tuple(map(_spoilt, sound.stacks)))
+
+
+def _spoilt(stack: Stack) -> Stack:
+    for name in FAILING:
+        stack = shift_stack(stack, name, SEVERITIES[-1], seed=SEED)
+    return stack

@@ -45,7 +45,7 @@ class Structure:
 STRUCTURES = (
     Structure("RV", "RV cavity", "53085002", "Right ventricle", (1.0, 0.49, 0.12)),
     Structure("LV", "LV cavity", "87878005", "Left ventricle", (0.35, 0.71, 1.0)),
-    Structure("MYO", "LV myocardium", "49848007", "Myocardium of left ventricle", (0.94, 0.38, 0.70)),
+    Structure("MYO", "LV myocardium", "49848007", "Myocardium of left ventricle", (0.706, 0.275, 1.0)),
 )
 NAMES = {structure.key: structure.name for structure in STRUCTURES}
 

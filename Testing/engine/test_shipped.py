@@ -14,6 +14,7 @@ from RVQCLib.orientation import Turn
 from RVQCLib.phantom import phantom_study
 from RVQCLib.phantom_anatomy import DISEASES
 from RVQCLib.pipeline import segment_study
+from RVQCLib.samples import sample_studies
 from RVQCLib.stack import Geometry, Study
 from RVQCLib.study import read_study
 
@@ -34,6 +35,14 @@ def test_the_shipped_bundle_is_small_and_says_what_it_is() -> None:
     assert "non-commercial" in bundle.description["license"] and "Bernard" in bundle.description["citation"]
     assert "Not a medical device" in bundle.description["intended_use"]
     assert bundle.description["views"]["SA"]["calibration"]["n_studies"] == 20
+
+
+def test_of_the_samples_one_is_sound_and_one_out_of_distribution() -> None:
+    bundle, verdicts = load_bundle(shipped_bundle()), {}
+    for study in sample_studies(bundle.views):
+        stacks = segment_study(study, bundle, device="cpu").to_json()["stacks"]
+        verdicts[study.name] = [stack["verdict"] for stack in stacks]
+    assert verdicts["spoilt"] == 4 * ["ood"] and len(verdicts["sound"]) == 4 and "ood" not in verdicts["sound"]
 
 
 def test_ed_and_es_of_a_real_cine_are_found(acdc: Path) -> None:

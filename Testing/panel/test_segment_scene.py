@@ -186,8 +186,9 @@ def test_parameters_are_typed_and_live_in_the_scene(panel: Any) -> None:
 MACHADO_2009 = {
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
     "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
 }
-"""Linear RGB as people see it who cannot tell red from green (Machado, Oliveira & Fernandes 2009, severity 1)."""
+"""Linear RGB as people see it who lack one kind of cone (Machado, Oliveira & Fernandes 2009, severity 1)."""
 TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 
 
@@ -198,7 +199,7 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sight", MACHADO_2009)
-def test_the_colours_are_told_apart_without_red_and_green(panel: Any, sight: str) -> None:
+def test_the_colours_are_told_apart_without_a_kind_of_cone(panel: Any, sight: str) -> None:
     from RVQCSlicerLib.segments import DIFFERENCE_COLOR, RECONSTRUCTION_COLOR, STRUCTURES
 
     colors = [*(structure.color for structure in STRUCTURES), RECONSTRUCTION_COLOR, DIFFERENCE_COLOR]
