@@ -21,6 +21,7 @@ from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
 from RVQCLib.layouts import StudySource
 from RVQCLib.parallel import in_order
+from RVQCLib.pipeline import segment_stack
 from RVQCLib.selection import Reference
 from RVQCLib.slices import from_network
 from RVQCLib.stack import STRUCTURES, Stack
@@ -104,6 +105,9 @@ def _masks(stack: Stack, bundles: Sequence[Bundle], device: str) -> Iterator[tup
     """Every method's mask on the stack's own grid."""
     for number, bundle in enumerate(bundles):
         models, entries = bundle.models(stack.view, device), bundle.description["views"][stack.view]["segmenters"]
+        if number and models.refined:  # a second pool beside the first, which only the whole pipeline knows how to ask
+            yield REFINED, segment_stack("", stack, models).mask
+            continue
         proposal = propose_stack(stack, models)
         found = pools([(e["network"], e["validation_dice"]["RV"]) for e in entries], models.consensus)
         for method, pool in found.items():

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from RVQCLib.augmentation import AugmentationConfig, augment
 from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
+from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled
 from RVQCLib.fitting import Report, build_like
 from RVQCLib.guards import Look, best_of, fallen, reason_to_stop, weighted
@@ -58,6 +59,8 @@ class Material:
         Thinned guard examples as they are, and with the look of the new domain.
     looks
         Of the flagged stacks; None without labels.
+    domain
+        How to tell images like the flagged stacks from the labelled ones; None without labels.
     """
 
     flagged: Sequence[Flagged]
@@ -65,6 +68,7 @@ class Material:
     guard: Sequence[Example] = ()
     styled: Sequence[Example] = ()
     looks: Looks | None = None
+    domain: Domain | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,16 +149,16 @@ class Refinement:
     def _reason(self, learner: Learner) -> str:
         looks, config = learner.looks, self.config
         if config.recipe.guarded:
-            return reason_to_stop(looks, config.margin, config.patience)
+            return reason_to_stop(looks, config.allowed(looks[0].guard), config.patience)
         return "no flags are left" if looks[-1].flagged == 0 < looks[0].flagged else ""
 
     def _end(self, learner: Learner, own: list[np.ndarray], reason: str) -> Refined:
-        looks = learner.looks
-        kept = best_of(looks, self.config.margin) if self.config.recipe.guarded else looks[-1]
+        looks, allowed = learner.looks, self.config.allowed(learner.looks[0].guard)
+        kept = best_of(looks, allowed) if self.config.recipe.guarded else looks[-1]
         weights = learner.best if self.config.recipe.guarded else learner.average
         if kept.epoch != learner.epoch:
             own = self._probabilities(learner, weights)
-        back = self.config.recipe.guarded and fallen(looks[0].guard, looks[-1].guard) > self.config.margin
+        back = self.config.recipe.guarded and fallen(looks[0].guard, looks[-1].guard) > allowed
         return Refined(weights, own, tuple(looks), kept.epoch, reason, back)
 
     # What is seen --------------------------------------------------------------------------------------------------
@@ -187,7 +191,7 @@ class Refinement:
             guard = self._guard(learner, learner.toward(share), self.material.guard)
             guard = dict(zip(guard, learner.crew.agree(list(guard.values()), learner.device), strict=True))
             before = learner.looks[0].guard if learner.looks else guard
-            if not self.config.recipe.guarded or fallen(before, guard) <= self.config.margin:
+            if not self.config.recipe.guarded or fallen(before, guard) <= self.config.allowed(guard):
                 break
         return share, guard
 

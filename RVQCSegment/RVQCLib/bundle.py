@@ -1,7 +1,8 @@
 """Bundles: all that is needed to run, in a folder of safetensors and one JSON. Nothing in it can execute.
 
 ``bundle.json`` says what the bundle is; ``<VIEW>/segmenter1.safetensors`` …, ``<VIEW>/qc.safetensors`` and
-``<VIEW>/locator.safetensors`` are the weights. Every file is checked against its SHA-256 before anything is built, and
+``<VIEW>/locator.safetensors`` are the weights. A bundle that was refined also has ``<VIEW>/refined1.safetensors`` …: a second
+pool of segmenters with its own calibration, for stacks that the first cannot be trusted with. Every file is checked against its SHA-256 before anything is built, and
 ``bundle.json`` against the one that it carries of itself.
 """
 
@@ -11,10 +12,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from RVQCLib.domain import Domain
 from RVQCLib.files import BundleError, RVQCError, read_json, sha256, whole_folder, write_json
 from RVQCLib.slices import Sampling
 
@@ -29,7 +31,8 @@ DEFAULT_NAME = "RVQC-ACDC-light"
 class ViewModels:
     """The networks of one view, in evaluation mode on `device`.
 
-    With `consensus`, the mean of the segmenters' probabilities is one more candidate, named last in `names`.
+    With `consensus`, the mean of the segmenters' probabilities is one more candidate, named last in `names`. `refined` is the
+    second pool of a refined bundle, with the same locator and R, for images of its `domain` (None: for all).
     """
 
     sampling: Sampling
@@ -40,6 +43,13 @@ class ViewModels:
     calibration: dict[str, Any] | None
     device: str
     consensus: bool = False
+    refined: ViewModels | None = None
+    domain: Domain | None = None
+
+    @property
+    def latest(self) -> ViewModels:
+        """The pool that was trained last: the refined one, where there is one."""
+        return self.refined or self
 
 
 @dataclass
@@ -94,18 +104,31 @@ class Bundle:
 
     def _build(self, view: str, device: str) -> ViewModels:
         part = self.description["views"][view]
-        segmenters = part["segmenters"]
-        consensus = bool(part.get("consensus")) and len(segmenters) > 1
-        return ViewModels(
+        first = ViewModels(
             sampling=Sampling.from_json(part["sampling"]),
             locator=self._network(part["locator"], device),
-            segmenters=tuple(self._network(entry, device) for entry in segmenters),
-            names=tuple(entry["network"] for entry in segmenters) + (("mean",) if consensus else ()),
             qc=self._network(part["qc"], device),
-            calibration=part.get("calibration"),
             device=device,
-            consensus=consensus,
+            **self._pool(part, device),
         )
+        later = refined_part(part)
+        if later is None:
+            return first
+        second = self._pool(later, device)
+        second["names"] = tuple(f"refined {name}" for name in second["names"])
+        domain = Domain.from_json(later["domain"]) if "domain" in later else None
+        return replace(first, refined=replace(first, **second, domain=domain))
+
+    def _pool(self, part: dict[str, Any], device: str) -> dict[str, Any]:
+        """The fields of a pool of segmenters."""
+        segmenters = part["segmenters"]
+        consensus = bool(part.get("consensus")) and len(segmenters) > 1
+        return {
+            "segmenters": tuple(self._network(entry, device) for entry in segmenters),
+            "names": tuple(entry["network"] for entry in segmenters) + (("mean",) if consensus else ()),
+            "calibration": part.get("calibration"),
+            "consensus": consensus,
+        }
 
     def _network(self, entry: dict[str, Any], device: str) -> nn.Module:
         import torch
@@ -165,12 +188,15 @@ def _check(path: Path, description: Any) -> None:
         for view, part in description["views"].items():
             for entry in entries(part):
                 _check_file(path, entry)
-            calibration = part.get("calibration")
-            if calibration is not None and calibration["model"] != model_hash(part):
-                raise BundleError(
-                    f"The {view} calibration in {path} was made for other networks; run 'rvqc calibrate' again."
-                )
+            for pool in pools(part):
+                calibration = pool.get("calibration")
+                if calibration is not None and calibration["model"] != model_hash(pool):
+                    raise BundleError(
+                        f"The {view} calibration in {path} was made for other networks; run 'rvqc calibrate' again."
+                    )
             Sampling.from_json(part["sampling"])
+            if "domain" in pools(part)[-1]:
+                Domain.from_json(pools(part)[-1]["domain"])
         description["name"], description["license"]
     except BundleError:
         raise
@@ -189,8 +215,22 @@ def _check_file(path: Path, entry: dict[str, Any]) -> None:
 
 
 def entries(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """The network entries of one view's part of ``bundle.json``: segmenters, QC module, locator."""
-    return [*part["segmenters"], part["qc"], part["locator"]]
+    """The network entries of one view's part of ``bundle.json``: segmenters of all pools, QC module, locator."""
+    return [*(entry for pool in pools(part) for entry in pool["segmenters"]), part["qc"], part["locator"]]
+
+
+def pools(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The view's part as it is, and with the refined pool in the place of the first, where there is one."""
+    later = refined_part(part)
+    return [part] if later is None else [part, later]
+
+
+def refined_part(part: dict[str, Any]) -> dict[str, Any] | None:
+    """The view's part with the segmenters and the calibration of its refined pool; None without one."""
+    if "refined" not in part:
+        return None
+    shared = {key: value for key, value in part.items() if key not in ("refined", "calibration")}
+    return {**shared, **part["refined"]}
 
 
 def _checksum(description: dict[str, Any]) -> str:
@@ -205,8 +245,10 @@ def _write_description(folder: Path, description: dict[str, Any]) -> None:
 
 
 def model_hash(part: dict[str, Any]) -> str:
-    """A hash of one view's networks, sampling and pool of candidates: what a calibration is valid for."""
-    networks = [[e["network"], e["parameters"], e["sha256"]] for e in entries(part)]
+    """A hash of one view's networks without a refined pool, sampling and pool of candidates: what a calibration is valid
+    for. Of the refined pool it is that of `refined_part`."""
+    own = [*part["segmenters"], part["qc"], part["locator"]]
+    networks = [[e["network"], e["parameters"], e["sha256"]] for e in own]
     identity = [networks, part["sampling"], bool(part.get("consensus"))]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -239,11 +281,12 @@ def write_bundle(
                 save_file({k: _stored(v, half) for k, v in weights[entry["file"]].items()}, file)
                 file.chmod(0o644)  # safetensors makes files that only their owner can read
                 entry["sha256"] = sha256(file)
-            calibration = part.get("calibration")
-            if calibration is not None and calibration.setdefault("model", model_hash(part)) != model_hash(part):
-                raise BundleError(
-                    f"The calibration for {path} was made for other networks; leave it out and calibrate anew."
-                )
+            for pool in pools(part):
+                calibration = pool.get("calibration")
+                if calibration is not None and calibration.setdefault("model", model_hash(pool)) != model_hash(pool):
+                    raise BundleError(
+                        f"The calibration for {path} was made for other networks; leave it out and calibrate anew."
+                    )
             log_lines = part.pop("training_log", None)
             if log_lines is not None:
                 view_folder = (folder / part["qc"]["file"]).parent
@@ -271,13 +314,18 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     return value.half() if half and value.dim() > 1 and value.is_floating_point() else value
 
 
-def replace_calibration(path: str | Path, calibrations: dict[str, dict[str, Any]]) -> None:
-    """Put new calibrations, by view, into the bundle at `path`; its networks stay as they are."""
+def replace_calibration(
+    path: str | Path, calibrations: dict[str, dict[str, Any]], *, refined: dict[str, dict[str, Any]] | None = None
+) -> None:
+    """Put new calibrations, by view, into the bundle at `path`, and those of `refined` pools; its networks stay as they are."""
     bundle = load_bundle(path)
     description = json.loads(json.dumps(bundle.description))
     for view, calibration in calibrations.items():
         part = description["views"][view]
         part["calibration"] = {**calibration, "model": model_hash(part)}
+    for view, calibration in (refined or {}).items():
+        part = description["views"][view]
+        part["refined"]["calibration"] = {**calibration, "model": model_hash(pools(part)[1])}
     _write_description(Path(path), description)
 
 

@@ -136,7 +136,7 @@ def calibrate_bundle(
 
     Returns
     -------
-    The new calibrations by view.
+    The new calibrations by view; of a refined bundle those of its first networks, and the refined ones are calibrated as well.
 
     Raises
     ------
@@ -147,7 +147,8 @@ def calibrate_bundle(
     device = choose_device(device)
     found = find_studies(data)
     labelled = {view for source in found for view, _ in source.labels}
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
+    refined: dict[str, dict[str, Any]] = {}
     for view in views or bundle.views:
         if not views and view not in labelled and labelled & set(bundle.views):
             continue
@@ -157,7 +158,9 @@ def calibrate_bundle(
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
         unseen = [source for source in sources if source.name not in seen]
         result[view] = calibrate_view(unseen, view, models, jobs=jobs, report=report)
-    replace_calibration(path, result)
+        if models.refined is not None:
+            refined[view] = calibrate_view(unseen, view, models.refined, jobs=jobs, report=report)
+    replace_calibration(path, result, refined=refined)
     return result
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.bundle import Bundle
+from RVQCLib.bundle import Bundle, pools
 from RVQCLib.files import RVQCError, read_json, whole_file, whole_folder
 from RVQCLib.stack import STRUCTURES
 
@@ -116,6 +116,14 @@ def _view(bundle: Bundle, view: str) -> Iterator[str]:
     field = f"{sampling['size']} x {sampling['size']} pixels of {sampling['spacing_mm']:g} mm"
     yield from ("", f"The candidates, {pool}, are selected from; they see {field} around the heart.", "")
     yield from (_calibration(part.get("calibration")), "")
+    for later in pools(part)[1:]:
+        changed = [str(k) for k, entry in enumerate(later["segmenters"], start=1) if "refined" in entry]
+        yield (
+            f"Candidates {', '.join(changed)} were also refined. The refined ones are asked about stacks that the first cannot be "
+            "trusted with and that look like those they were refined on; their mask is taken where its predicted Dice is higher "
+            "and neither opinion speaks against it."
+        )
+        yield from (_calibration(later.get("calibration")), "")
 
 
 def _data(part: Mapping[str, Any]) -> Iterator[str]:

@@ -166,12 +166,12 @@ class Chosen:
     measures: Measures
 
 
-def propose_stack(stack: Stack, models: ViewModels, tick: Tick | None = None) -> Proposal:
-    """Find the heart, run every candidate and R, and measure.
+def propose_stack(stack: Stack, models: ViewModels, tick: Tick | None = None, *, crop: Crop | None = None) -> Proposal:
+    """Find the heart, unless `crop` says where it is, run every candidate and R, and measure.
 
     `tick` is told of all slices once a segmenter, and once more when they are reconstructed and measured.
     """
-    crop = find_heart(stack, models.locator, models.sampling, device=models.device)
+    crop = crop or find_heart(stack, models.locator, models.sampling, device=models.device)
     images = to_network(stack, crop, models.sampling)
     pairs = [hard_masks(p) for p in propose(images, models, tick)]
     masks = np.stack([mask for mask, _ in pairs])

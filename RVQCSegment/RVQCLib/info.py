@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.bundle import Bundle, load_bundle
+from RVQCLib.bundle import Bundle, load_bundle, pools
 from RVQCLib.charts import axis, points
 from RVQCLib.files import RVQCError, whole_file
 from RVQCLib.study import StudySource, find_studies
@@ -46,10 +46,18 @@ def _bundle(bundle: Bundle) -> tuple[dict[str, Any], str]:
             )
         ceiling = ", ".join(f"{k} {v:.3f}" for k, v in part["qc"]["ceiling"].items())
         lines.append(f"{view} QC module: reconstructs true masks with Dice {ceiling} (its ceiling)")
-        calibration = part.get("calibration")
-        said = f"{calibration['n_stacks']} stacks, {calibration['date']}" if calibration else "none"
-        lines.append(f"{view} calibration: {said}")
+        lines.append(f"{view} calibration: {_said(part.get('calibration'))}")
+        for later in pools(part)[1:]:
+            epochs = [f"{entry['refined']['epoch']}" if "refined" in entry else "no" for entry in later["segmenters"]]
+            lines.append(
+                f"{view} refined candidates, for stacks that those cannot be trusted with: after {', '.join(epochs)} epochs"
+            )
+            lines.append(f"{view} calibration of the refined ones: {_said(later.get('calibration'))}")
     return {"kind": "bundle", "hash": bundle.hash, **bundle.description}, "\n".join(lines)
+
+
+def _said(calibration: dict[str, Any] | None) -> str:
+    return f"{calibration['n_stacks']} stacks, {calibration['date']}" if calibration else "none"
 
 
 def _training(logs: list[Path]) -> tuple[dict[str, Any], str]:

@@ -177,7 +177,7 @@ class Learner:
     def remember(self, look: Look) -> None:
         """Add what was seen after an epoch; where it is the best so far, the weights that were looked at are kept."""
         self.looks.append(look)
-        if best_of(self.looks, self.config.margin) is look:
+        if best_of(self.looks, self.config.allowed(look.guard)) is look:
             self.best = self.toward(look.share)
 
     # The checkpoint ------------------------------------------------------------------------------------------------

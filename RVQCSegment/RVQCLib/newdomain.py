@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from RVQCLib.acceptance import Acceptance, accept
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
-from RVQCLib.guards import accept
 from RVQCLib.inference import choose, propose_stack
 from RVQCLib.pipeline import segment_study
 from RVQCLib.recipes import RefinementConfig
@@ -162,15 +162,16 @@ def _ready(study: str, stack: Stack, models: ViewModels, source_size: int) -> Fl
 
 
 def decide(before: dict[str, Any], after: dict[str, Any], config: RefinementConfig) -> dict[str, Any]:
-    """The entry of a study in refinement.json. A study that was not flagged keeps its masks; of a flagged one every
-    flagged stack must be better by both opinions (`guards.accept`)."""
+    """The entry of a study in refinement.json. A study that was not flagged keeps its masks. Of a flagged one the flagged
+    stacks are compared (`acceptance.accept`): its new masks are accepted when one is better and the others are better or the
+    same as before."""
     news = {(stack["view"], stack["phase"]): stack for stack in after["stacks"]}
     doubted = config.recipe.doubted
     stacks = []
     for old in before["stacks"]:
         new = news[old["view"], old["phase"]]
         was = is_flagged(old, doubted)
-        verdict = accept(old, new, config.most_volume_change) if was else None
+        verdict = accept(old, new) if was else None
         stacks.append(
             {
                 "view": old["view"],
@@ -178,7 +179,8 @@ def decide(before: dict[str, Any], after: dict[str, Any], config: RefinementConf
                 "flagged_before": was,
                 "flagged_after": is_flagged(new, doubted),
                 "accepted": bool(verdict and verdict.accepted),
-                "reason": verdict.reason if verdict else "the old mask was not flagged",
+                "same": new["structures"] == old["structures"],
+                "reason": _reason(old, new, verdict),
             }
         )
     flagged = [stack for stack in stacks if stack["flagged_before"]]
@@ -186,6 +188,13 @@ def decide(before: dict[str, Any], after: dict[str, Any], config: RefinementConf
         "study": before["study"],
         "flagged_before": bool(flagged),
         "flagged_after": any(stack["flagged_after"] for stack in stacks),
-        "accepted": bool(flagged) and all(stack["accepted"] for stack in flagged),
+        "accepted": any(s["accepted"] for s in flagged) and all(s["accepted"] or s["same"] for s in flagged),
         "stacks": stacks,
     }
+
+
+def _reason(old: dict[str, Any], new: dict[str, Any], verdict: Acceptance | None) -> str:
+    if verdict is None:
+        return "the old mask was not flagged"
+    kept = new.get("second_look", {})
+    return kept["reason"] if kept and not kept["taken"] else verdict.reason

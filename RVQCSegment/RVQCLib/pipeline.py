@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from RVQCLib import __version__
+from RVQCLib.acceptance import Acceptance, accept
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled
-from RVQCLib.inference import Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
+from RVQCLib.inference import Proposal, Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
 from RVQCLib.parallel import side_by_side
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult, named_image
-from RVQCLib.slices import find_heart, from_network, to_network
+from RVQCLib.slices import Crop, find_heart, from_network, to_network
 from RVQCLib.stack import LABELS, Stack, Study, structure_volumes_ml
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,9 @@ class _Steps:
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
-        passes = {view: len(networks.segmenters) + 1 for view, networks in models.items()}
+        passes = {
+            view: _passes(first) + (_passes(first.refined) if first.refined else 0) for view, first in models.items()
+        }
         from_cines = [(cine[0], len(cine) + 2 * passes[cine[0].view]) for cine in study.cines]
         steps = [(stack, passes[stack.view]) for stack in study.stacks] + from_cines
         self._total = sum(len(stack.pixels) * times for stack, times in steps)
@@ -151,7 +154,7 @@ def find_phases(cine: Sequence[Stack], models: ViewModels, *, tick: Tick | None 
     neighbouring frames of the periodic beat. `tick` is told of every frame's slices.
     """
     crop = find_heart(cine[0], models.locator, models.sampling, device=models.device)
-    first = replace(models, segmenters=models.segmenters[:1], consensus=False)
+    first = replace(models, segmenters=models.segmenters[:1], consensus=False, refined=None)
     blood = []
     for frame in cine:
         mask, _ = hard_masks(propose(to_network(frame, crop, models.sampling), first, tick)[0])
@@ -164,10 +167,48 @@ def find_phases(cine: Sequence[Stack], models: ViewModels, *, tick: Tick | None 
 def segment_stack(
     study: str, stack: Stack, models: ViewModels, *, options: QCOptions = QCOptions(), tick: Tick | None = None
 ) -> StackResult:
-    """All of Sec. 2.3 for one stack. `study` only names the mask's file; `tick` is that of `propose_stack`."""
+    """All of Sec. 2.3 for one stack. `study` only names the mask's file; `tick` is that of `propose_stack`.
+
+    The refined pool of a bundle looks at what the first cannot be trusted with and what looks like the images that it was
+    refined on (`domain.Domain`); its mask is taken where `acceptance.accept` says so. A trusted mask is never touched.
+    """
+    first, proposal = _look(study, stack, models, options, tick)
+    later = models.refined
+    if later is None:
+        return first
+    familiar = later.domain is None or later.domain.holds(proposal.images)
+    if first.judgement["verdict"] == "trusted" or not familiar:
+        if tick is not None:
+            tick(len(stack.pixels) * _passes(later))
+        return first
+    second, _ = _look(study, stack, later, options, tick, proposal.crop)
+    found = accept(first.judgement, second.judgement)
+    taken, other = (second, first) if found.accepted else (first, second)
+    return replace(taken, judgement={**taken.judgement, **_second_look(found, taken, other)})
+
+
+def _second_look(found: Acceptance, taken: StackResult, other: StackResult) -> dict[str, Any]:
+    """What an entry of quality.json says of the mask that was not taken."""
+    said = "The refined networks' mask was taken" if found.accepted else "The refined networks' mask was not taken"
+    look = {"taken": found.accepted, "reason": found.reason, "other": other.judgement["structures"]}
+    return {
+        "second_look": look,
+        "selection_reason": f"{taken.judgement['selection_reason']} {said}: {found.reason}.",
+    }
+
+
+def _passes(models: ViewModels) -> int:
+    """Forward passes of one pool over a stack, R's among them."""
+    return len(models.segmenters) + 1
+
+
+def _look(
+    study: str, stack: Stack, models: ViewModels, options: QCOptions, tick: Tick | None, crop: Crop | None = None
+) -> tuple[StackResult, Proposal]:
+    """What one pool says of a stack, and its candidates on the networks' grid."""
     calibration = models.calibration
     reference = Reference.from_calibration(calibration, stack.phase) if calibration else None
-    proposal = propose_stack(stack, models, tick)
+    proposal = propose_stack(stack, models, tick, crop=crop)
     fence = reference.stack[options.primary] if reference else None
     chosen = choose(proposal, fence, models, primary=options.primary)
     candidates = tuple(stack.with_pixels(from_network(p, proposal.crop, stack)) for p in proposal.probabilities)
@@ -188,13 +229,14 @@ def segment_stack(
         options=options,
     )
     head = {"view": stack.view, "phase": stack.phase, "mask": f"{study}_{stack.name}.nii.gz"}
-    return StackResult(
+    result = StackResult(
         image=stack,
         mask=mask,
         reconstruction=stack.with_pixels(from_network(one_hot(chosen.reconstruction), proposal.crop, stack)),
         candidates=candidates,
         judgement={**head, **judgement.to_json()},
     )
+    return result, proposal
 
 
 def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class Recipe:
     doubted
         Whether every stack that is not trusted is learnt from; else only those out of distribution, as in the paper.
     guarded
-        Whether the guards may stop, choose and roll back; without them the last epoch is kept.
+        Whether the guards may stop, choose and roll back, and the refined networks become a second pool for what the first
+        cannot be trusted with; without, the last epoch is kept, in the place of the old networks.
     """
 
     teacher: str
@@ -72,15 +73,16 @@ class RefinementConfig:
     reconstruction
         Weight of R's opinion beside the consensus' probabilities in a pixel's label; 0 leaves R out.
     margin
-        By how much the guard may fall; a candidate goes only as far from its start as this allows.
+        By how much the guard may fall when the whole bundle segments the guard set; without labels, the agreement.
+    slack
+        By how much the guard of one candidate alone may fall; it goes only as far from its start as this allows. It is more
+        than `margin`, because a refined candidate is asked only about stacks that the first ones cannot be trusted with.
     patience
         Epochs without a better score until a plateau is called.
     guard_slices
         Labelled slices of the guard set looked at after every epoch; the whole set decides at the end.
     most_stacks
         Flagged stacks that are learnt from at most, drawn by `seed`.
-    most_volume_change
-        Factor by which a structure's volume may change in a mask that replaces another.
     recalibrate
         Whether the new networks are calibrated anew; without, the new bundle has no calibration.
     """
@@ -95,10 +97,10 @@ class RefinementConfig:
     style: float = 0.75
     reconstruction: float = 0.3
     margin: float = 0.005
+    slack: float = 0.02
     patience: int = 3
     guard_slices: int = 48
     most_stacks: int = 24
-    most_volume_change: float = 1.5
     source_size: int = 192
     precision: str = "auto"
     recalibrate: bool = True
@@ -117,6 +119,10 @@ class RefinementConfig:
     def recipe(self) -> Recipe:
         """The recipe of the mode."""
         return RECIPES[self.mode]
+
+    def allowed(self, guard: Mapping[str, float]) -> float:
+        """By how much this guard of one candidate may fall: `slack` of Dice on labelled slices, `margin` of agreement."""
+        return self.margin if "agreement" in guard else self.slack
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -18,8 +18,10 @@ import torch
 
 from RVQCLib.adaptation import Material, Refined, Refinement
 from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle
+from RVQCLib.calibration import labelled_stacks
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.distributed import Crew, crew
+from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
 from RVQCLib.fitting import Report, native_precision
 from RVQCLib.guards import thinned
@@ -53,8 +55,9 @@ class _Job:
     cancelled: Callable[[], bool]
     crew: Crew
     parts: dict[str, list[StudySource]]
-    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
-    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    domains: dict[str, Domain] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -196,14 +199,15 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
         reason = "no stack is flagged" if not chosen else "the mode is none"
         job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
         return
-    models = job.bundle.models(view, job.device)
+    parent = job.bundle.models(view, job.device)
     job.bundle.check_calibrated(view)
+    models = replace(parent.latest, refined=None)
     flagged = domain.load(chosen, view, models, _source_size(job, view))
     if not flagged:
         gone = {"flagged_stacks": len(chosen), "stopped_because": "no flagged stack can be read any more"}
         job.views[view] = {**gone, "candidates": []}
         return
-    material, guards = _material(job, view, flagged, models)
+    material = _material(job, view, flagged, models)
     teacher = _may_teach(job, view, flagged)
     voters = [stack.voters for stack in flagged]
     pool, refined = list(models.segmenters), []
@@ -222,7 +226,7 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
         pool[number] = with_weights(pool[number], one.weights)
         voters = [_replaced(all_, number, own) for all_, own in zip(voters, one.probabilities, strict=True)]
         _tell_candidate(job, view, number, len(pool), one)
-    _judge_pool(job, view, models, refined, guards)
+    _judge_pool(job, view, parent, refined, material.domain)
     job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
 
 
@@ -234,10 +238,10 @@ def _source_size(job: _Job, view: str) -> int:
     return wanted + (wanted - size) % 2
 
 
-def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewModels) -> tuple[Material, list[Example]]:
-    """What the candidates learn from and are watched by, and the whole guard set."""
+def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewModels) -> Material:
+    """What the candidates learn from and are watched by."""
     if not job.parts["train"]:
-        return Material(flagged), []
+        return Material(flagged)
     sampling = models.sampling
 
     def examples(sources: Sequence[StudySource], size: int) -> list[Example]:
@@ -250,8 +254,9 @@ def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewMode
     labelled = examples(job.parts["train"], _source_size(job, view)) if job.config.recipe.supervised else []
     guards = examples(job.parts["guard"], sampling.size)
     thin = thinned(guards, job.config.guard_slices)
-    looks = Looks.of([s.images[:, 0] for s in flagged], np.concatenate([example.images for example in guards]))
-    return Material(flagged, labelled, thin, _styled(thin, looks, job.config.seed), looks), guards
+    new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
+    looks = Looks.of(new, np.concatenate(old))
+    return Material(flagged, labelled, thin, _styled(thin, looks, job.config.seed), looks, Domain.of(new, old))
 
 
 def _styled(guard: Sequence[Example], looks: Looks, seed: int) -> list[Example]:
@@ -285,38 +290,42 @@ def _tell_candidate(job: _Job, view: str, number: int, count: int, one: Refined)
         job.report(event)
 
 
-def _judge_pool(
-    job: _Job, view: str, models: ViewModels, refined: Sequence[Refined], guards: Sequence[Example]
-) -> None:
+def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refined], domain: Domain | None) -> None:
     """The last word, and what is noted of it."""
+    guarded = job.config.recipe.guarded
+    guards = labelled_stacks(job.parts["guard"], view) if _has_labels(job, view) else []
     if guards:
-        verdict = judge(models, refined, guards, job.config, job.check)
+        verdict = judge(parent, refined, guards, domain, job.config, job.check)
     else:
-        verdict = judge_by_agreement(models, refined, job.config)
-    part = job.bundle.description["views"][view]
-    for entry, one, model in zip(part["segmenters"], refined, verdict.models.segmenters, strict=True):
-        if verdict.share and (one.kept or not job.config.recipe.guarded):
-            job.weights[entry["file"]] = {name: value.cpu() for name, value in model.state_dict().items()}
-            job.records[entry["file"]] = {"mode": job.config.mode, "epoch": one.kept}
+        verdict = judge_by_agreement(refined, job.config)
+    if not verdict.rolled_back and any(one.kept or not guarded for one in refined):
+        mode = job.config.mode
+        job.weights[view] = [{name: value.cpu() for name, value in one.weights.items()} for one in refined]
+        job.domains |= {view: domain} if domain else {}
+        job.records[view] = [{"mode": mode, "epoch": one.kept} if one.kept or not guarded else {} for one in refined]
     reasons = [one.stopped_because for one in refined]
-    if not verdict.share:
-        reasons.append("the guard of all candidates fell: rolled back")
+    if verdict.rolled_back:
+        reasons.append("the guard of the whole bundle fell: rolled back")
     job.views[view] = {
         "guard": {**verdict.guard, "stacks": len(guards)},
-        "share": verdict.share,
-        "rolled_back": not verdict.share,
+        "rolled_back": verdict.rolled_back,
         "stopped_because": "; ".join(dict.fromkeys(reasons)),
         "candidates": [one.to_json() for one in refined],
     }
 
 
+def _has_labels(job: _Job, view: str) -> bool:
+    """Whether the guard set has labels of a view; ACDC, for one, has no long axis."""
+    return any(view == labelled for source in job.parts["guard"] for labelled, _ in source.labels)
+
+
 def _finish(job: _Job, domain: NewDomain, name: str) -> None:
     """Write the new bundle, calibrate it, segment with it, and put it in its place."""
     draft = job.work / "bundle"
-    write_successor(draft, job.bundle, job.weights, job.records, name)
-    labelled = {view for source in job.parts["guard"] for view, _ in source.labels}  # ACDC, for one, has no long axis
-    guards = {view: job.parts["guard"] for view in job.bundle.views if job.config.recalibrate and view in labelled}
-    if job.weights and guards:
+    second = job.config.recipe.guarded
+    write_successor(draft, job.bundle, job.weights, job.records, name, second=second, domains=job.domains)
+    guards = {view: job.parts["guard"] for view in job.weights if job.config.recalibrate and _has_labels(job, view)}
+    if guards:
         recalibrate(
             draft,
             guards,
@@ -347,7 +356,7 @@ def _summary(job: _Job, domain: NewDomain, studies: list[dict[str, Any]], recali
         "stopped_because": "; ".join(dict.fromkeys(view["stopped_because"] for view in job.views.values())),
         "guard": {**measured, "of": "Dice of the RV on labelled stacks" if key == "RV" else "agreement, no labels"},
         "supervised": bool(job.parts["train"]) and job.config.recipe.supervised,
-        "changed": sorted(job.weights),
+        "changed": sorted(f"{view} {k}" for view, all_ in job.records.items() for k, one in enumerate(all_, 1) if one),
         "calibration": "made anew on the guard set" if recalibrated and job.weights else kept,
         "studies": studies,
         "failed": [{"study": study, "reason": reason} for study, reason in sorted(domain.failed.items())],

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib import __version__
-from RVQCLib.bundle import Bundle, entries, load_bundle, replace_calibration, write_bundle
+from RVQCLib.bundle import Bundle, entries, load_bundle, pools, replace_calibration, write_bundle
 from RVQCLib.calibration import calibrate_view
+from RVQCLib.domain import Domain
 from RVQCLib.files import read_json, write_json
 from RVQCLib.study import StudySource
 
@@ -21,16 +22,27 @@ WIDER = 2.0
 
 
 def write_successor(
-    draft: Path, parent: Bundle, weights: Mapping[str, dict[str, Any]], records: Mapping[str, dict[str, Any]], name: str
+    draft: Path,
+    parent: Bundle,
+    weights: Mapping[str, Sequence[dict[str, Any]]],
+    records: Mapping[str, Sequence[dict[str, Any]]],
+    name: str,
+    *,
+    second: bool,
+    domains: Mapping[str, Domain],
 ) -> None:
     """Write the new bundle, not yet calibrated anew, to `draft`.
 
     Parameters
     ----------
     weights
-        State dicts by file of the networks that have changed; the others are the parent's.
+        By view the state dicts of all segmenters of the pool that learnt; views that are missing stay as they are.
     records
-        By the same files what is said of the network's refinement.
+        By view what is said of the refinement of each; empty for one that has not changed.
+    second
+        Whether they become the refined pool beside the first; else they take the place of the pool that learnt.
+    domains
+        By view how to know an image that the refined pool is for; without, it is for all.
     """
     import torch
     from safetensors.torch import load_file
@@ -43,17 +55,35 @@ def write_successor(
         "torch": torch.__version__,
         "parent": {"name": parent.name, "hash": parent.hash},
     }
-    everything = {}
-    for part in description["views"].values():
-        changed = [entry["file"] for entry in entries(part) if entry["file"] in weights]
-        for entry in entries(part):
-            file = entry["file"]
-            everything[file] = weights[file] if file in weights else load_file(parent.path / file)
-            if file in records:
-                entry["refined"] = records[file]
-        if changed and part.get("calibration"):
-            part["calibration"] = widened(part["calibration"])
-    write_bundle(draft, description, everything)
+    new: dict[str, dict[str, Any]] = {}
+    for view, part in description["views"].items():
+        if view in weights:
+            new |= _with_learnt(view, part, weights[view], records[view], second)
+            if second:
+                part["refined"].pop("domain", None)
+                part["refined"] |= {"domain": domains[view].to_json()} if view in domains else {}
+    files = {e["file"] for part in description["views"].values() for e in entries(part)} - set(new)
+    write_bundle(draft, description, {**new, **{file: load_file(parent.path / file) for file in files}})
+
+
+def _with_learnt(
+    view: str,
+    part: dict[str, Any],
+    weights: Sequence[dict[str, Any]],
+    records: Sequence[dict[str, Any]],
+    second: bool,
+) -> dict[str, dict[str, Any]]:
+    """Put what was learnt into the view's part of the description; returns the state dicts by file."""
+    old = pools(part)[-1]
+    learnt = []
+    for k, (entry, record) in enumerate(zip(old["segmenters"], records, strict=True), start=1):
+        file = f"{view}/refined{k}.safetensors" if second or "refined" in part else entry["file"]
+        learnt.append({**entry, "file": file, **({"refined": record} if record else {})})
+    home = part.setdefault("refined", {}) if second else part.get("refined", part)
+    home["segmenters"] = learnt
+    if old.get("calibration"):
+        home["calibration"] = widened(old["calibration"])
+    return {entry["file"]: state for entry, state in zip(learnt, weights, strict=True)}
 
 
 def widened(calibration: dict[str, Any]) -> dict[str, Any]:
@@ -75,13 +105,15 @@ def recalibrate(
     report: Report = lambda event: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Calibrate the views of the bundle `draft` on the labelled studies that guard them, no network having seen these.
+    """Calibrate the pool that learnt of the views of the bundle `draft` on the labelled studies that guard them, no network
+    having seen these.
 
     A calibration that is done lies in the folder `kept`, so that a killed run does it once.
     """
     for view, sources in guards.items():
+        models = load_bundle(draft, allow=allow).models(view, device)
         file = kept / f"calibration-{view}.json"
         if not file.exists():
-            models = load_bundle(draft, allow=allow).models(view, device)
-            write_json(file, calibrate_view(sources, view, models, report=report, cancelled=cancelled))
-        replace_calibration(draft, {view: read_json(file)})
+            write_json(file, calibrate_view(sources, view, models.latest, report=report, cancelled=cancelled))
+        found = {view: read_json(file)}
+        replace_calibration(draft, {} if models.refined else found, refined=found if models.refined else None)

@@ -1,4 +1,4 @@
-"""The last word on a refinement: all candidates together, on the whole guard set, and how far they may go."""
+"""The last word on a refinement: the whole bundle, as users will have it, on the whole guard set."""
 
 from __future__ import annotations
 
@@ -7,67 +7,79 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from RVQCLib.adaptation import SHARES, Refined
+from RVQCLib.adaptation import Refined
 from RVQCLib.bundle import ViewModels
-from RVQCLib.dataset import Example
+from RVQCLib.calibration import Labelled
+from RVQCLib.domain import Domain
 from RVQCLib.guards import fallen
-from RVQCLib.inference import propose
-from RVQCLib.learner import between
 from RVQCLib.metrics import dice
+from RVQCLib.pipeline import segment_stack
 from RVQCLib.recipes import RefinementConfig
-from RVQCLib.stack import LABELS, STRUCTURES
+from RVQCLib.stack import LABELS, STRUCTURES, Stack
+from RVQCLib.successor import widened
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """The candidates as they are to be, `share` of the way to what they have learnt (0: all is taken back), and the guard
-    ``before``, ``refined`` (as the candidates came) and ``after``."""
+    """Whether all is taken back, and the guard ``before``, ``refined`` (as the candidates came) and ``after``."""
 
-    models: ViewModels
-    share: float
+    rolled_back: bool
     guard: dict[str, dict[str, float]]
 
 
 def judge(
     models: ViewModels,
     refined: Sequence[Refined],
-    guards: Sequence[Example],
+    guards: Sequence[Labelled],
+    domain: Domain | None,
     config: RefinementConfig,
     check: Callable[[], None],
 ) -> Verdict:
-    """Where the guard fell by more than the margin, all candidates go back, part of the way or all of it.
+    """Segment the guard set with the bundle before and after; where it fell by more than the margin, all is taken back.
+
+    What the first pool is trusted with stays as it is, and so does what does not look like the new `domain`: the guard shows
+    what is risked on the rest. The refined networks are judged by the parent's calibration.
 
     `check` is called before every stack and may raise.
     """
-    old = _guard(models, guards, config, check)
-    new = last = _guard(part_way(models, refined, 1.0), guards, config, check)
-    share = 1.0
-    while config.recipe.guarded and fallen(old, last) > config.margin:
-        share = next((less for less in SHARES if less < share), 0.0)
-        last = _guard(part_way(models, refined, share), guards, config, check) if share else old
-    return Verdict(part_way(models, refined, share), share, {"before": old, "refined": new, "after": last})
+    new = with_refined(models, refined, domain, second=config.recipe.guarded)
+    old, now = [], []
+    for study, image, truth in guards:
+        check()
+        first = segment_stack(study, image, models)
+        old.append(_dice(first.mask, truth))
+        untouched = first.judgement["verdict"] == "trusted" and "second_look" not in first.judgement
+        same = config.recipe.guarded and untouched
+        now.append(old[-1] if same else _dice(segment_stack(study, image, new).mask, truth))
+    before, after = (dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True)) for rows in (old, now))
+    back = config.recipe.guarded and fallen(before, after) > config.margin
+    return Verdict(back, {"before": before, "refined": after, "after": before if back else after})
 
 
-def judge_by_agreement(models: ViewModels, refined: Sequence[Refined], config: RefinementConfig) -> Verdict:
+def _dice(mask: Stack, truth: Stack) -> list[float]:
+    return [dice(mask.pixels == LABELS[s], truth.pixels == LABELS[s]) for s in STRUCTURES]
+
+
+def judge_by_agreement(refined: Sequence[Refined], config: RefinementConfig) -> Verdict:
     """Without labels: all is taken back where the candidates agree less."""
     looks = [(one.looks[0], next(look for look in one.looks if look.epoch == one.kept)) for one in refined]
     old, new = (
         {"agreement": float(np.mean([look.guard["agreement"] for look in all_]))} for all_ in zip(*looks, strict=True)
     )
-    share = 0.0 if config.recipe.guarded and fallen(old, new) > config.margin else 1.0
-    return Verdict(
-        part_way(models, refined, share), share, {"before": old, "refined": new, "after": new if share else old}
-    )
+    back = config.recipe.guarded and fallen(old, new) > config.margin
+    return Verdict(back, {"before": old, "refined": new, "after": old if back else new})
 
 
-def part_way(models: ViewModels, refined: Sequence[Refined], share: float) -> ViewModels:
-    """The candidates `share` of the way from what they were to what they have become."""
-    pairs = zip(models.segmenters, refined, strict=True)
-    moved = [with_weights(model, between(model.state_dict(), one.weights, share)) for model, one in pairs]
-    return replace(models, segmenters=tuple(moved))
+def with_refined(models: ViewModels, refined: Sequence[Refined], domain: Domain | None, *, second: bool) -> ViewModels:
+    """The models with what was learnt: as the second pool, for images of `domain`, else in the place of the pool that learnt
+    it."""
+    pool = models.latest
+    moved = [with_weights(model, one.weights) for model, one in zip(pool.segmenters, refined, strict=True)]
+    calibration = widened(pool.calibration) if pool.calibration else None
+    learnt = replace(pool, segmenters=tuple(moved), calibration=calibration, refined=None, domain=domain)
+    return replace(models, refined=learnt) if second or models.refined else learnt
 
 
 def with_weights(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
@@ -75,17 +87,3 @@ def with_weights(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     twin = copy.deepcopy(model)
     twin.load_state_dict(weights)
     return twin.eval()
-
-
-def _guard(
-    models: ViewModels, guards: Sequence[Example], config: RefinementConfig, check: Callable[[], None]
-) -> dict[str, float]:
-    """Mean Dice by structure of the candidates' mean on the guard set."""
-    rows = []
-    for example in guards:
-        check()
-        with torch.autocast(models.device.split(":")[0], torch.bfloat16, enabled=config.precision == "bfloat16"):
-            probabilities = propose(example.images.astype(np.float32)[:, None], replace(models, consensus=False))
-        mask = probabilities.mean(axis=0).argmax(axis=1)
-        rows.append([dice(mask == LABELS[s], example.labels == LABELS[s]) for s in STRUCTURES])
-    return dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True))

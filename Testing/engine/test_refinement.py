@@ -232,7 +232,7 @@ def test_a_candidate_goes_as_far_as_its_guard_holds(
         return {"RV": 0.8 - 0.02 * went, "LV": 0.8, "MYO": 0.8}
 
     monkeypatch.setattr(Refinement, "_guard", guard)
-    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, margin=0.012, epochs=1))
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, slack=0.012, epochs=1))
     for candidate in result["views"]["SA"]["candidates"]:
         before, after = candidate["epochs"]
         assert (before["share"], after["share"]) == (1.0, 0.5)

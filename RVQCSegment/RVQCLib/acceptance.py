@@ -1,0 +1,53 @@
+"""Whether the mask of refined networks may replace the one of before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from RVQCLib.stack import STRUCTURES
+
+LEAST_VOLUME, MOST_VOLUME = 1 / 1.5, 3.0
+"""By which factor a structure's volume may change. What a network does not recognise it leaves out, so more may come than go."""
+SHAPE, AGREEMENT = 0.02, 0.03
+"""By how much pDC and the candidates' agreement may be lower and still say the same: they differ by that much between pools of
+networks that segment alike."""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Whether a stack's new mask may replace the old one, and why not."""
+
+    accepted: bool
+    reason: str
+
+
+def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
+    """Judge the new mask of one stack by the entries of quality.json before and after.
+
+    The predicted Dice of the RV, the calibrated sum of both opinions, must rise, and neither opinion may speak against it: pDC
+    not lower by more than `SHAPE`, the candidates' agreement not by more than `AGREEMENT`. A missing RV has no opinion to lose. Every structure's volume may change between `LEAST_VOLUME` and
+    `MOST_VOLUME`; one that was missing may appear, none may vanish.
+    """
+    old, new = before["structures"], after["structures"]
+    for structure in STRUCTURES:
+        was, volume = old[structure]["volume_ml"], new[structure]["volume_ml"]
+        if was > 0 and not was * LEAST_VOLUME <= volume <= was * MOST_VOLUME:
+            return Acceptance(False, f"the volume of the {structure} changes from {was:.0f} to {volume:.0f} ml")
+    rv, now = old["RV"], new["RV"]
+    if now["volume_ml"] <= 0:
+        return Acceptance(False, "the RV is still missing")
+    if rv["volume_ml"] <= 0:
+        return Acceptance(True, "the RV was missing")
+    dice, new_dice = rv["predicted_dice"], now["predicted_dice"]
+    if dice is None or new_dice is None:
+        return Acceptance(False, "no Dice is predicted without a calibration")
+    if new_dice <= dice:
+        return Acceptance(False, f"the predicted Dice of the RV does not rise ({dice:.2f}, now {new_dice:.2f})")
+    for name, key, slack in (("shape", "pDC", SHAPE), ("agreement", "agreement", AGREEMENT)):
+        if now[key] < rv[key] - slack:
+            return Acceptance(False, f"the {name} of the RV is worse ({rv[key]:.2f}, now {now[key]:.2f})")
+    if after["ood"] and not before["ood"]:
+        return Acceptance(False, "the new mask is out of distribution, the old one was not")
+    return Acceptance(True, "its predicted Dice rises, and neither opinion speaks against it")

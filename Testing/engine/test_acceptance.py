@@ -1,0 +1,50 @@
+"""Whose new mask is believed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from RVQCLib.acceptance import accept
+
+YES = "its predicted Dice rises, and neither opinion speaks against it"
+
+
+def entry(**rv: Any) -> dict[str, Any]:
+    good = {"pDC": 0.9, "agreement": 0.9, "predicted_dice": 0.7, "volume_ml": 120.0}
+    return {"ood": False, "structures": {"RV": {**good, **rv}, "LV": dict(good), "MYO": dict(good)}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ({}, {"predicted_dice": 0.71}, YES),
+        ({}, {"predicted_dice": 0.8, "pDC": 0.881, "agreement": 0.871}, YES),
+        ({}, {}, "predicted Dice of the RV does not rise (0.70, now 0.70)"),
+        ({}, {"predicted_dice": 0.6, "pDC": 0.99, "agreement": 0.99}, "predicted Dice of the RV does not rise"),
+        ({}, {"predicted_dice": 0.8, "pDC": 0.87}, "shape of the RV is worse (0.90, now 0.87)"),
+        ({}, {"predicted_dice": 0.8, "agreement": 0.86}, "agreement of the RV is worse (0.90, now 0.86)"),
+        ({}, {"predicted_dice": 0.8, "volume_ml": 361.0}, "volume of the RV changes from 120 to 361 ml"),
+        ({}, {"predicted_dice": 0.8, "volume_ml": 359.0}, YES),
+        ({}, {"predicted_dice": 0.8, "volume_ml": 79.0}, "volume of the RV changes"),
+        ({}, {"predicted_dice": 0.8, "volume_ml": 0.0}, "volume of the RV changes"),
+        # An RV that was missing everywhere has pDC and agreement 1.
+        ({"volume_ml": 0.0, "pDC": 1.0, "agreement": 1.0}, {"predicted_dice": 0.4}, "the RV was missing"),
+        ({"volume_ml": 0.0}, {"volume_ml": 0.0}, "still missing"),
+        ({"predicted_dice": None}, {"predicted_dice": None}, "no Dice is predicted"),
+    ],
+)
+def test_whose_mask_is_believed(old: dict[str, Any], new: dict[str, Any], reason: str) -> None:
+    found = accept(entry(**old), entry(**new))
+    assert reason in found.reason and found.accepted == (reason in (YES, "the RV was missing"))
+
+
+def test_a_mask_that_becomes_out_of_distribution_or_loses_another_structure_is_not_believed() -> None:
+    better = entry(predicted_dice=0.9)
+    assert accept(entry(), better).accepted and not accept(entry(), {**better, "ood": True}).accepted
+    assert accept({**entry(), "ood": True}, {**better, "ood": True}).accepted
+    lost = copy.deepcopy(better)
+    lost["structures"]["MYO"]["volume_ml"] = 10.0
+    assert "volume of the MYO" in accept(entry(), lost).reason
