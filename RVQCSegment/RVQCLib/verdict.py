@@ -64,12 +64,25 @@ def _dice(mask: Stack, truth: Stack) -> list[float]:
 
 def judge_by_agreement(refined: Sequence[Refined], config: RefinementConfig) -> Verdict:
     """Without labels: all is taken back where the candidates agree less."""
-    looks = [(one.looks[0], next(look for look in one.looks if look.epoch == one.kept)) for one in refined]
-    old, new = (
-        {"agreement": float(np.mean([look.guard["agreement"] for look in all_]))} for all_ in zip(*looks, strict=True)
-    )
+    old, new = own_guards(refined)
     back = config.recipe.guarded and fallen(old, new) > config.margin
     return Verdict(back, {"before": old, "refined": new, "after": old if back else new})
+
+
+def own_guards(refined: Sequence[Refined]) -> tuple[dict[str, float], dict[str, float]]:
+    """The mean of the candidates' own guards, before and as they came."""
+    looks = [(one.looks[0], next(look for look in one.looks if look.epoch == one.kept)) for one in refined]
+    before, after = (
+        {key: float(np.mean([look.guard[key] for look in all_])) for key in all_[0].guard}
+        for all_ in zip(*looks, strict=True)
+    )
+    return before, after
+
+
+def too_few_learnt(refined: Sequence[Refined]) -> bool:
+    """Whether fewer than half of the candidates became better on guard slices with the new look. What changes then is less what
+    the pool sees than which of its candidates is selected."""
+    return 2 * sum(one.kept > 0 for one in refined) < len(refined)
 
 
 def with_refined(models: ViewModels, refined: Sequence[Refined], domain: Domain | None, *, second: bool) -> ViewModels:
