@@ -34,6 +34,8 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     change between `LEAST_VOLUME` and `MOST_VOLUME`; one that was missing may appear, none may vanish.
     """
     old, new = before["structures"], after["structures"]
+    if old == new:
+        return Acceptance(False, "the mask is the same")
     for structure in STRUCTURES:
         was, volume = old[structure]["volume_ml"], new[structure]["volume_ml"]
         if was > 0 and not was * LEAST_VOLUME <= volume <= was * MOST_VOLUME:

@@ -21,6 +21,7 @@ def entry(**rv: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
+        ({}, {}, "the mask is the same"),
         ({}, {"predicted_dice": 0.71}, YES),
         ({}, {"predicted_dice": 0.66, "pDC": 0.881, "agreement": 0.801}, YES),
         ({}, {"predicted_dice": 0.76, "pDC": 0.5, "agreement": 0.5}, RISES),
@@ -37,8 +38,8 @@ def entry(**rv: Any) -> dict[str, Any]:
         ({}, {"predicted_dice": 0.76, "volume_ml": 0.0}, "volume of the RV changes"),
         # An RV that was missing everywhere has pDC and agreement 1.
         ({"volume_ml": 0.0, "pDC": 1.0, "agreement": 1.0}, {"predicted_dice": 0.4}, "the RV was missing"),
-        ({"volume_ml": 0.0}, {"volume_ml": 0.0}, "still missing"),
-        ({"predicted_dice": None}, {"predicted_dice": None}, "no Dice is predicted"),
+        ({"volume_ml": 0.0}, {"volume_ml": 0.0, "pDC": 0.8}, "still missing"),
+        ({"predicted_dice": None}, {"predicted_dice": None, "pDC": 0.95}, "no Dice is predicted"),
     ],
 )
 def test_whose_mask_is_believed(old: dict[str, Any], new: dict[str, Any], reason: str) -> None:
