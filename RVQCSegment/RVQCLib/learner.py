@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from RVQCLib.bundle import ViewModels
 from RVQCLib.distributed import crew
-from RVQCLib.files import RVQCError, whole_file
+from RVQCLib.files import RVQCError, same_settings, whole_file
 from RVQCLib.fitting import Report, native_precision, random_states, read_checkpoint, restore_random, under
 from RVQCLib.guards import Look, best_of
 from RVQCLib.inference import reconstruct
@@ -211,7 +211,7 @@ class Learner:
         if not path.exists():
             return
         meta, tensors = read_checkpoint(path)
-        if meta["config"] != self.config.to_json():
+        if not same_settings(meta["config"], self.config.to_json(), RefinementConfig().to_json()):
             raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
         self.epoch, self.updates = meta["epoch"], meta["updates"]
         self.looks = [_look(values) for values in meta["looks"]]

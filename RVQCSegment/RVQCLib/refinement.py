@@ -22,7 +22,7 @@ from RVQCLib.calibration import labelled_stacks
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
-from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
+from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
 from RVQCLib.fitting import Report, native_precision
 from RVQCLib.guards import thinned
 from RVQCLib.inference import choose_device
@@ -184,7 +184,7 @@ def _claim(work: Path, content: dict[str, Any], resume: bool) -> None:
         raise RVQCError(
             f"{work} holds a refinement that began earlier; continue it with --resume, or remove the folder."
         )
-    if mark.exists() and read_json(mark) != content:
+    if mark.exists() and not same_settings(read_json(mark), content, {"config": RefinementConfig().to_json()}):
         raise RVQCError(f"{work} holds the refinement of another configuration; remove it or choose another --work.")
     for part in work.rglob(".part-*") if work.exists() else ():
         shutil.rmtree(part, ignore_errors=True)

@@ -19,6 +19,8 @@ from RVQCSlicerLib.words import place
 
 _FIND = "find"
 
+BEGIN = "Load a study, or choose volumes that are in the scene."
+
 
 class InputsBox:
     """Selectors that write straight into the parameters.
@@ -88,6 +90,10 @@ class InputsBox:
         self.recognized.text = loaded.said
         self.show()
 
+    def forget(self) -> None:
+        """The scene is about to close: nothing is recognized any more."""
+        self.recognized.text = BEGIN
+
     def take_frames(self, quality: dict[str, Any]) -> None:
         """Remember which frames of the cines were found to be ED and ES."""
         for entry in quality["cine"]:
@@ -104,7 +110,7 @@ class InputsBox:
         file.connect("clicked(bool)", self._on_file)
         row.addWidget(folder)
         row.addWidget(file)
-        self.recognized = qt.QLabel("Load a study, or choose volumes that are in the scene.")
+        self.recognized = qt.QLabel(BEGIN)
         self.recognized.objectName = "RVQCRecognized"
         self.recognized.wordWrap = True
         form.addRow(row)

@@ -211,6 +211,7 @@ class Panel:
         if self._bringing is not None:
             self._bringing.stop()
         self.inputs.widget.collapsed = False  # the next scene begins with a study
+        self.inputs.forget()
         self.show_result(None)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--evaluation",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FOLDER",
         help="folders that 'rvqc evaluate' wrote with this bundle, for the results and known failures of --card",
