@@ -81,11 +81,12 @@ def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
     and nothing is kept while it is low.
 
     A candidate that alone would have flagged nothing from the start (the stacks were flagged for disagreement) has no flags
-    to lose. One that has lost its flags and still becomes better goes on: a fence sees only the worst.
+    to lose. One that has lost its flags and still becomes better goes on, for a fence sees only the worst; and so does one that
+    has not become better yet.
     """
     now = looks[-1]
     best = best_of(looks, margin).epoch
-    if now.flagged == 0 < looks[0].flagged and best < now.epoch:
+    if now.flagged == 0 < looks[0].flagged and 0 < best < now.epoch:
         return "no flags are left"
     if now.epoch - best >= patience:
         return "the guard fell" if fallen(looks[0].guard, now.guard) > margin else "plateau"

@@ -60,7 +60,9 @@ def test_the_reasons_to_stop() -> None:
     assert reason_to_stop([start, look(1, 0.896, 0.71)], 0.005, 2) == ""
     assert reason_to_stop([start, look(1, 0.894, 0.80)], 0.005, 2) == ""  # it may come back
     assert reason_to_stop([start, look(1, 0.894, 0.80), look(2, 0.894, 0.81)], 0.005, 2) == "the guard fell"
-    assert reason_to_stop([start, look(1, 0.90, 0.69, flagged=0)], 0.005, 2) == "no flags are left"
+    assert reason_to_stop([start, look(1, 0.90, 0.69, flagged=0)], 0.005, 2) == ""  # nothing is learnt yet
+    better = look(1, 0.90, 0.71)
+    assert reason_to_stop([start, better, look(2, 0.90, 0.70, flagged=0)], 0.005, 2) == "no flags are left"
     assert reason_to_stop([start, look(1, 0.90, 0.71, flagged=0)], 0.005, 2) == ""  # still becoming better
     assert reason_to_stop([start, look(1, 0.90, 0.69), look(2, 0.90, 0.70)], 0.005, 2) == "plateau"
     agreed = [Look(k, {"agreement": value}, 0.7 + k / 10, 5) for k, value in enumerate((0.8, 0.796, 0.79))]
