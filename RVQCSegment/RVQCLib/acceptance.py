@@ -30,7 +30,7 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     That the networks are better on such images is known from labelled ones with the look of the new domain. What is asked here is
     whether this stack speaks against it. Where the predicted Dice of the RV, the calibrated sum of both opinions, clearly rises
     or falls (by `CLEAR`), that decides. Else each opinion has a veto: pDC lower by more than `SHAPE`, the candidates' agreement by
-    more than `AGREEMENT`, or a mask that becomes out of distribution while the predicted Dice falls. Every structure's volume may
+    more than `AGREEMENT`, or a mask that becomes out of distribution. Every structure's volume may
     change between `LEAST_VOLUME` and `MOST_VOLUME`; one that was missing may appear, none may vanish.
     """
     old, new = before["structures"], after["structures"]
@@ -55,6 +55,6 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     for name, key, slack in (("shape", "pDC", SHAPE), ("agreement", "agreement", AGREEMENT)):
         if now[key] < rv[key] - slack:
             return Acceptance(False, f"the {name} of the RV is worse ({rv[key]:.2f}, now {now[key]:.2f})")
-    if after["ood"] and not before["ood"] and new_dice <= dice:
+    if after["ood"] and not before["ood"]:
         return Acceptance(False, "the new mask is out of distribution, the old one was not")
     return Acceptance(True, "neither opinion speaks against it")

@@ -49,8 +49,9 @@ def test_whose_mask_is_believed(old: dict[str, Any], new: dict[str, Any], reason
 
 def test_a_mask_that_becomes_out_of_distribution_or_loses_another_structure_is_not_believed() -> None:
     better, worse = entry(predicted_dice=0.74), entry(predicted_dice=0.68)
-    assert accept(entry(), {**better, "ood": True}).accepted and accept(entry(), worse).accepted
-    assert not accept(entry(), {**worse, "ood": True}).accepted
+    assert accept(entry(), better).accepted and accept(entry(), worse).accepted
+    assert not accept(entry(), {**better, "ood": True}).accepted
+    assert accept(entry(), {**entry(predicted_dice=0.76), "ood": True}).accepted  # it clearly rises
     assert accept({**entry(), "ood": True}, {**worse, "ood": True}).accepted
     lost = copy.deepcopy(better)
     lost["structures"]["MYO"]["volume_ml"] = 10.0

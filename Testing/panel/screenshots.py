@@ -37,7 +37,11 @@ def version(name):
 importlib.metadata.version = version
 """
 SIZE = (1180, 900)
-SPOILT = {"blur": (("blur", 4),), "blur and noise": (("blur", 5), ("noise", 5)), "noise": (("noise", 5),)}
+SPOILT = {
+    "blur": (("blur", 4),),
+    "blur and noise": (("blur", 5), ("noise", 5)),
+    "noise": (("ghosting", 5), ("noise", 5), ("noise", 5)),
+}
 """Shifts of a sound phantom among which the first that is to be looked at, and the first that is OoD, are shown."""
 NAMES = {"trusted": "3-trusted", "look": "4-look-at-it", "ood": "5-out-of-distribution"}
 
