@@ -35,7 +35,7 @@ from RVQCLib.study import StudySource, find_studies
 from RVQCLib.styles import Looks
 from RVQCLib.successor import recalibrate, write_successor
 from RVQCLib.teachers import Flagged
-from RVQCLib.verdict import Verdict, judge, judge_by_agreement, own_guards, too_few_learnt, with_weights
+from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt, with_weights
 
 __all__ = ["RECIPES", "Recipe", "RefinementConfig", "refine_bundle"]
 
@@ -294,13 +294,10 @@ def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refi
     """The last word, and what is noted of it."""
     guarded = job.config.recipe.guarded
     guards = labelled_stacks(job.parts["guard"], view) if _has_labels(job, view) else []
-    too_few = guarded and too_few_learnt(refined)
-    if too_few:
-        before, after = own_guards(refined)
-        verdict = Verdict(True, {"before": before, "refined": after, "after": before})
-    elif guards:
+    verdict = too_few_learnt(refined) if guarded else None
+    if verdict is None and guards:
         verdict = judge(parent, refined, guards, domain, job.config, job.check)
-    else:
+    elif verdict is None:
         verdict = judge_by_agreement(refined, job.config)
     if not verdict.rolled_back:
         mode = job.config.mode
@@ -308,11 +305,8 @@ def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refi
         job.domains |= {view: domain} if domain else {}
         job.records[view] = [{"mode": mode, "epoch": one.kept} if one.kept or not guarded else {} for one in refined]
     reasons = [one.stopped_because for one in refined]
-    if too_few:
-        learnt = sum(one.kept > 0 for one in refined)
-        reasons.append(f"only {learnt} of {len(refined)} candidates learnt something: rolled back")
-    elif verdict.rolled_back:
-        reasons.append("the guard of the whole bundle fell: rolled back")
+    if verdict.rolled_back:
+        reasons.append(f"{verdict.why}: rolled back")
     job.views[view] = {
         "guard": {**verdict.guard, "stacks": len(guards)},
         "rolled_back": verdict.rolled_back,

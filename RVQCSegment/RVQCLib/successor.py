@@ -59,9 +59,8 @@ def write_successor(
     for view, part in description["views"].items():
         if view in weights:
             new |= _with_learnt(view, part, weights[view], records[view], second)
-            if second:
-                part["refined"].pop("domain", None)
-                part["refined"] |= {"domain": domains[view].to_json()} if view in domains else {}
+            if second and view in domains:
+                part["refined"]["domain"] = domains[view].to_json()
     files = {e["file"] for part in description["views"].values() for e in entries(part)} - set(new)
     write_bundle(draft, description, {**new, **{file: load_file(parent.path / file) for file in files}})
 
@@ -79,7 +78,9 @@ def _with_learnt(
     for k, (entry, record) in enumerate(zip(old["segmenters"], records, strict=True), start=1):
         file = f"{view}/refined{k}.safetensors" if second or "refined" in part else entry["file"]
         learnt.append({**entry, "file": file, **({"refined": record} if record else {})})
-    home = part.setdefault("refined", {}) if second else part.get("refined", part)
+    if second:
+        part["refined"] = {}
+    home = part.get("refined", part)
     home["segmenters"] = learnt
     if old.get("calibration"):
         home["calibration"] = widened(old["calibration"])

@@ -23,10 +23,12 @@ from RVQCLib.successor import widened
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """Whether all is taken back, and the guard ``before``, ``refined`` (as the candidates came) and ``after``."""
+    """Whether all is taken back, the guard ``before``, ``refined`` (as the candidates came) and ``after``, and why it would
+    be taken back."""
 
     rolled_back: bool
     guard: dict[str, dict[str, float]]
+    why: str = "the guard of the whole bundle fell"
 
 
 def judge(
@@ -64,12 +66,12 @@ def _dice(mask: Stack, truth: Stack) -> list[float]:
 
 def judge_by_agreement(refined: Sequence[Refined], config: RefinementConfig) -> Verdict:
     """Without labels: all is taken back where the candidates agree less."""
-    old, new = own_guards(refined)
+    old, new = _own_guards(refined)
     back = config.recipe.guarded and fallen(old, new) > config.margin
     return Verdict(back, {"before": old, "refined": new, "after": old if back else new})
 
 
-def own_guards(refined: Sequence[Refined]) -> tuple[dict[str, float], dict[str, float]]:
+def _own_guards(refined: Sequence[Refined]) -> tuple[dict[str, float], dict[str, float]]:
     """The mean of the candidates' own guards, before and as they came."""
     looks = [(one.looks[0], next(look for look in one.looks if look.epoch == one.kept)) for one in refined]
     before, after = (
@@ -79,10 +81,15 @@ def own_guards(refined: Sequence[Refined]) -> tuple[dict[str, float], dict[str, 
     return before, after
 
 
-def too_few_learnt(refined: Sequence[Refined]) -> bool:
-    """Whether fewer than half of the candidates became better on guard slices with the new look. What changes then is less what
-    the pool sees than which of its candidates is selected."""
-    return 2 * sum(one.kept > 0 for one in refined) < len(refined)
+def too_few_learnt(refined: Sequence[Refined]) -> Verdict | None:
+    """All is taken back where fewer than half of the candidates became better on guard slices with the new look: what changes
+    then is less what the pool sees than which of its candidates is selected. None where enough did."""
+    learnt = sum(one.kept > 0 for one in refined)
+    if 2 * learnt >= len(refined):
+        return None
+    before, after = _own_guards(refined)
+    guard = {"before": before, "refined": after, "after": before}
+    return Verdict(True, guard, f"only {learnt} of {len(refined)} candidates learnt something")
 
 
 def with_refined(models: ViewModels, refined: Sequence[Refined], domain: Domain | None, *, second: bool) -> ViewModels:
