@@ -2,7 +2,8 @@
 
 `bare` is the forward passes of all candidates and of R on the prepared slices, nothing else; `warm` is the whole
 `segment_study` (locator, resampling, networks, QC, the way back) with the bundle loaded; `cold_s` a fresh process from
-start to written masks and report, as `rvqc segment` runs it. `panel` is the way from the click on Run QC to the overlay,
+start to written masks and report, as `rvqc segment` runs it. `refine` is an epoch of a refinement over the bare forward and
+backward passes of as many slices (`refinement_cost.py`). `panel` is the way from the click on Run QC to the overlay,
 warm, on the stand-in for Slicer, over the engine's own segment in the same worker and over `bare`; without the stand-in it
 is left out, with a sentence. Speed is meaningful as a ratio of one run.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from refinement_cost import refinement_cost
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.inference import hard_masks, propose, reconstruct
 from RVQCLib.measures import measure
@@ -146,9 +148,11 @@ def main() -> None:
     numbers["slices"] = sum(len(stack.pixels) for stack in study.stacks)
     if panel:
         panel["click_over_bare"] = panel["click_s"] / numbers["bare_s"]
-    Path(args.out).write_text(json.dumps({"segment": numbers, "panel": panel}, indent=1) + "\n", encoding="utf-8")
-    for key, value in (numbers | panel).items():
-        print(f"{key:24s} {value:.3f}")
+    found = {"segment": numbers, "panel": panel, "refine": refinement_cost(bundle_path, args.device)}
+    Path(args.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for part, values in found.items():
+        for key, value in values.items():
+            print(f"{part:8s} {key:24s} {value:.3f}")
 
 
 if __name__ == "__main__":

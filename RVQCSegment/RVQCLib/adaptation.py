@@ -227,7 +227,7 @@ class Refinement:
         event |= {"flagged_before": first.flagged, "flagged": now.flagged, "score": now.score}
         event |= {"share": now.share, "guard_dice": now.guard.get("RV"), "agreement": now.guard.get("agreement")}
         if learner.crew.leads:
-            self.report({**event, "seconds_left": seconds * left})
+            self.report({**event, "seconds": round(seconds, 3), "seconds_left": seconds * left})
 
     # What is learnt ------------------------------------------------------------------------------------------------
 
