@@ -18,8 +18,7 @@ from torch.nn import functional
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Ranges and probabilities of what is done to an image. `dihedral` is the share that is laid down otherwise: one of
-    the eight quarter turns and mirrors. The `most_` of an artefact is its greatest strength: standard deviation of the blur in
-    pixels, of the noise in parts of the intensity range, share of the ghosts, reach of the motion in pixels."""
+    the eight quarter turns and mirrors."""
 
     rotation_degrees: float = 30.0
     scale: tuple[float, float] = (0.75, 1.35)
@@ -34,16 +33,6 @@ class AugmentationConfig:
     blur: float = 0.25
     noise: float = 0.4
     ghost: float = 0.1
-    motion: float = 0.0
-    most_blur: float = 1.6
-    most_noise: float = 0.12
-    most_ghost: float = 0.25
-    most_motion: float = 5.0
-
-    def for_bad_scans(self) -> AugmentationConfig:
-        """The same with the artefacts of bad scans: more blur, noise and ghosts, and motion."""
-        artefacts = {"most_blur": 2.6, "most_noise": 0.18, "most_ghost": 0.4}
-        return replace(self, ghost=2 * self.ghost, motion=0.1, **artefacts)
 
     def for_upright(self, *, dihedral: float = 0.1) -> AugmentationConfig:
         """The same for images that are turned upright: hearts lean more, and few are laid down otherwise."""
@@ -140,30 +129,28 @@ def bias(images: Tensor, *, probability: float, generator: Generator) -> Tensor:
     return _mix(images, images * smooth, _chosen(generator, batch, probability))
 
 
-def blur(images: Tensor, *, probability: float, generator: Generator, most: float = 1.6) -> Tensor:
-    """A Gaussian blur of one width of 0.5..`most` pixels a batch, for the images that draw it: lower resolution."""
-    sigma = float(_uniform(generator, (1,), 0.5, most))
-    reach = math.ceil(2.5 * most)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
+def blur(images: Tensor, *, probability: float, generator: Generator) -> Tensor:
+    """A Gaussian blur of one width a batch, for the images that draw it: lower resolution, motion."""
+    sigma = float(_uniform(generator, (1,), 0.5, 1.6))
+    offsets = torch.arange(-4, 5, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    blurred = functional.conv2d(images, kernel[None, None, None, :], padding=(0, reach))
-    blurred = functional.conv2d(blurred, kernel[None, None, :, None], padding=(reach, 0))
+    blurred = functional.conv2d(images, kernel[None, None, None, :], padding=(0, 4))
+    blurred = functional.conv2d(blurred, kernel[None, None, :, None], padding=(4, 0))
     return _mix(images, blurred, _chosen(generator, len(images), probability))
 
 
-def noise(images: Tensor, *, probability: float, generator: Generator, most: float = 0.12) -> Tensor:
-    """Rician noise with a standard deviation up to `most` of the intensity range."""
+def noise(images: Tensor, *, probability: float, generator: Generator) -> Tensor:
+    """Rician noise with a standard deviation up to 0.12 of the intensity range."""
     batch = len(images)
-    sigma = _uniform(generator, (batch, 1, 1, 1), 0.01, most)
+    sigma = _uniform(generator, (batch, 1, 1, 1), 0.01, 0.12)
     real, imaginary = (torch.randn(images.shape, generator=generator) * sigma for _ in range(2))
     noisy = torch.sqrt((images + real) ** 2 + imaginary**2)
     return _mix(images, noisy, _chosen(generator, batch, probability))
 
 
 def ghost(images: Tensor, *, probability: float, generator: Generator, most: float = 0.25) -> Tensor:
-    """Breathing ghosts: faint copies displaced along rows or columns, one displacement a batch, with up to `most` of the
-    signal."""
+    """Breathing ghosts: copies displaced along rows or columns, one displacement a batch, with up to `most` of the signal."""
     axis = 2 + int(torch.randint(0, 2, (1,), generator=generator))
     distance = int(torch.randint(images.shape[axis] // 6, images.shape[axis] // 2, (1,), generator=generator))
     weight = _uniform(generator, (len(images), 1, 1, 1), 0.05, most)
@@ -185,9 +172,8 @@ def motion(images: Tensor, *, probability: float, generator: Generator, most: fl
 
 def spoil(images: Tensor, *, probability: float, generator: Generator) -> Tensor:
     """What no spectrum tells of a bad scan: strong ghosts in a share `probability` of the images, and motion in as many."""
-    strong = AugmentationConfig().for_bad_scans()
-    images = motion(images, probability=probability, most=strong.most_motion, generator=generator)
-    return ghost(images, probability=probability, most=strong.most_ghost, generator=generator).clamp(0, 1)
+    images = motion(images, probability=probability, generator=generator)
+    return ghost(images, probability=probability, most=0.4, generator=generator).clamp(0, 1)
 
 
 def _mix(images: Tensor, changed: Tensor, chosen: Tensor) -> Tensor:
@@ -224,9 +210,7 @@ def augment(
     images = remap(images, probability=config.remap, generator=generator)
     images = gamma(images, probability=config.gamma, generator=generator)
     images = bias(images, probability=config.bias, generator=generator)
-    images = blur(images, probability=config.blur, most=config.most_blur, generator=generator)
-    if config.motion:
-        images = motion(images, probability=config.motion, most=config.most_motion, generator=generator)
-    images = noise(images, probability=config.noise, most=config.most_noise, generator=generator)
-    images = ghost(images, probability=config.ghost, most=config.most_ghost, generator=generator)
+    images = blur(images, probability=config.blur, generator=generator)
+    images = noise(images, probability=config.noise, generator=generator)
+    images = ghost(images, probability=config.ghost, generator=generator)
     return rescale(images, generator=generator), labels

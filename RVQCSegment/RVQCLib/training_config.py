@@ -20,7 +20,6 @@ class TrainingConfig:
     With `consensus`, the mean of the candidates is one more candidate; without, the pool is the paper's.
     `start` is the hash of the bundle whose networks the runs begin from, empty for random weights, and `continuation` how
     many trainings lie before this one; a run of 0 epochs takes its network over as it is.
-    With `bad_scans` the augmentation has artefacts as strong as in scans that are hardly usable.
     `leave_out` names groups, or single studies, that go to the test part whole.
     `networks` names one training run each, with its own seed; the m_best of all their epochs become the candidates, the
     best of every run first, because candidates that differ say more when they agree.
@@ -44,7 +43,6 @@ class TrainingConfig:
     validation: float = 0.2
     test: float = 0.2
     leave_out: tuple[str, ...] = ()
-    bad_scans: bool = False
     source_size: int = 192
     precision: str = "float32"
     sampling: Sampling = field(default_factory=Sampling)
@@ -62,9 +60,9 @@ class TrainingConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values; `leave_out` and `bad_scans` only where they are given, so that older trainings can go on."""
+        """All fields as JSON values; `leave_out` only where it names something, so that older trainings can go on."""
         values = json.loads(json.dumps(asdict(self)))
-        return {k: v for k, v in values.items() if v or k not in ("leave_out", "bad_scans")}
+        return values if self.leave_out else {k: v for k, v in values.items() if k != "leave_out"}
 
     def runs(self) -> dict[str, RunConfig]:
         """The training runs by name: one a candidate network, the QC module R, the locator."""
@@ -81,8 +79,6 @@ class TrainingConfig:
             # A few otherwise, for headers that are wrong; none for R, to which a heart with LV and RV swapped must look wrong.
             seeing, locating = (one.for_upright() for one in (seeing, locating))
             judging = judging.for_upright(dihedral=0.0)
-        if self.bad_scans:
-            seeing = seeing.for_bad_scans()
         runs = {}
         for number, network in enumerate(self.networks):
             width = {"width": self.width} if network in NETWORKS else {}

@@ -186,25 +186,6 @@ def test_motion_of_no_reach_changes_nothing_and_more_moves_only_later_frequencie
         torch.testing.assert_close(moved.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02, rtol=0)
 
 
-def test_bad_scans_are_worse_than_usual_ones() -> None:
-    usual, bad = AugmentationConfig(), AugmentationConfig().for_bad_scans()
-    assert usual.motion == 0 < bad.motion and bad.ghost > usual.ghost and bad.gamma == usual.gamma
-    images, labels = hearts(32)
-    spot = torch.zeros(64, 1, 64, 64)
-    spot[:, :, 32, 32] = 1
-
-    def least_peak(config: AugmentationConfig) -> float:
-        blurred = [
-            augmentation.blur(spot, probability=1.0, most=config.most_blur, generator=seeded(s)) for s in range(20)
-        ]
-        return min(float(one.max()) for one in blurred)
-
-    # A Gaussian's peak in two dimensions goes with one over its variance.
-    assert least_peak(bad) < 0.5 * least_peak(usual)
-    there, truth = augment(images, labels, 48, config=bad, generator=seeded())
-    assert there.isfinite().all() and there.min() >= 0 and there.max() <= 1 and truth.shape == (32, 48, 48)
-
-
 def test_spoil_does_what_it_says_to_as_many_as_it_says() -> None:
     images, _ = hearts(64)
     assert torch.equal(augmentation.spoil(images.clamp(0, 1), probability=0.0, generator=seeded()), images.clamp(0, 1))

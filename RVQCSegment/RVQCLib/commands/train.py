@@ -53,11 +53,6 @@ def add(commands: Any) -> None:
         metavar="BUNDLE",
         help="begin from the networks of this bundle, which must be of the same make; with 0 epochs they are taken over as they are",
     )
-    parser.add_argument(
-        "--bad-scans",
-        action="store_true",
-        help="train the candidates with the blur, noise, ghosts and motion of bad scans too",
-    )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="the highest learning rate of the schedule")
     parser.add_argument(
         "--upright",
@@ -123,7 +118,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         validation=args.validation,
         test=args.test,
         leave_out=tuple(args.leave_out),
-        bad_scans=args.bad_scans,
         source_size=args.size * 3 // 2,
         sampling=Sampling(
             spacing_mm=args.spacing,
