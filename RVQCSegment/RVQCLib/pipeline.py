@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -169,21 +169,40 @@ def segment_stack(
 ) -> StackResult:
     """All of Sec. 2.3 for one stack. `study` only names the mask's file; `tick` is that of `propose_stack`.
 
-    The refined pool of a bundle looks at what the first cannot be trusted with and what looks like the images that it was
-    refined on (`domain.Domain`); its mask is taken where `acceptance.accept` says so. A trusted mask is never touched.
+    The refined pool of a bundle looks again (`look_again`) at what the first cannot be trusted with.
     """
-    first, proposal = _look(study, stack, models, options, tick)
-    later = models.refined
+    first = look(study, stack, models, options=options, tick=tick)
+    return look_again(first, models.refined, options=options, tick=tick)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one pool says of a stack of `study`, and its candidates on the networks' grid."""
+
+    study: str
+    result: StackResult
+    proposal: Proposal
+
+
+def look_again(
+    first: Look, later: ViewModels | None, *, options: QCOptions = QCOptions(), tick: Tick | None = None
+) -> StackResult:
+    """The result of the first look where there is no refined pool, `later`, or none that is asked, else of both.
+
+    `later` looks at what the first pool cannot be trusted with and what looks like the images that it was refined on
+    (`domain.Domain`); its mask is taken where `acceptance.accept` says so. A trusted mask is never touched.
+    """
+    old, proposal = first.result, first.proposal
     if later is None:
-        return first
+        return old
     familiar = later.domain is None or later.domain.holds(proposal.images)
-    if first.judgement["verdict"] == "trusted" or not familiar:
+    if old.judgement["verdict"] == "trusted" or not familiar:
         if tick is not None:
-            tick(len(stack.pixels) * _passes(later))
-        return first
-    second, _ = _look(study, stack, later, options, tick, proposal.crop)
-    found = accept(first.judgement, second.judgement)
-    taken, other = (second, first) if found.accepted else (first, second)
+            tick(len(proposal.stack.pixels) * _passes(later))
+        return old
+    new = look(first.study, proposal.stack, later, options=options, tick=tick, crop=proposal.crop).result
+    found = accept(old.judgement, new.judgement)
+    taken, other = (new, old) if found.accepted else (old, new)
     return replace(taken, judgement={**taken.judgement, **_second_look(found, taken, other)})
 
 
@@ -202,10 +221,16 @@ def _passes(models: ViewModels) -> int:
     return len(models.segmenters) + 1
 
 
-def _look(
-    study: str, stack: Stack, models: ViewModels, options: QCOptions, tick: Tick | None, crop: Crop | None = None
-) -> tuple[StackResult, Proposal]:
-    """What one pool says of a stack, and its candidates on the networks' grid."""
+def look(
+    study: str,
+    stack: Stack,
+    models: ViewModels,
+    *,
+    options: QCOptions = QCOptions(),
+    tick: Tick | None = None,
+    crop: Crop | None = None,
+) -> Look:
+    """What one pool says of a stack, whose heart lies in `crop` where that is known. `models.refined` is not asked."""
     calibration = models.calibration
     reference = Reference.from_calibration(calibration, stack.phase) if calibration else None
     proposal = propose_stack(stack, models, tick, crop=crop)
@@ -236,7 +261,7 @@ def _look(
         candidates=candidates,
         judgement={**head, **judgement.to_json()},
     )
-    return result, proposal
+    return Look(study, result, proposal)
 
 
 def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:

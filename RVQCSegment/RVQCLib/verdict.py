@@ -15,7 +15,7 @@ from RVQCLib.calibration import Labelled
 from RVQCLib.domain import Domain
 from RVQCLib.guards import fallen
 from RVQCLib.metrics import dice
-from RVQCLib.pipeline import segment_stack
+from RVQCLib.pipeline import look, look_again
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.stack import LABELS, STRUCTURES, Stack
 from RVQCLib.successor import widened
@@ -50,11 +50,11 @@ def judge(
     old, now = [], []
     for study, image, truth in guards:
         check()
-        first = segment_stack(study, image, models)
-        old.append(_dice(first.mask, truth))
-        untouched = first.judgement["verdict"] == "trusted" and "second_look" not in first.judgement
-        same = config.recipe.guarded and untouched
-        now.append(old[-1] if same else _dice(segment_stack(study, image, new).mask, truth))
+        first = look(study, image, models)
+        old.append(_dice(look_again(first, models.refined).mask, truth))
+        if new.refined is None:  # the first pool itself is another
+            first = look(study, image, new)
+        now.append(_dice(look_again(first, new.refined).mask, truth))
     before, after = (dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True)) for rows in (old, now))
     back = config.recipe.guarded and fallen(before, after) > config.margin
     return Verdict(back, {"before": before, "refined": after, "after": before if back else after})

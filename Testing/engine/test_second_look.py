@@ -19,7 +19,6 @@ from RVQCLib.domain import LEVELS, RINGS, Domain
 from RVQCLib.files import BundleError
 from RVQCLib.info import describe
 from RVQCLib.pipeline import segment_stack, segment_study
-from RVQCLib.quality import QCOptions
 from RVQCLib.stack import Study
 from RVQCLib.successor import write_successor
 
@@ -104,14 +103,15 @@ def models(refine: Callable[..., Path]) -> ViewModels:
 
 def looked_at(monkeypatch: pytest.MonkeyPatch, verdict: str) -> list[str]:
     """Every pool's verdict is this one; returns the pools in the order in which they are asked."""
-    real, asked = pipeline._look, []
+    real, asked = pipeline.look, []
 
-    def look(study: str, stack: Any, pool: ViewModels, *how: Any) -> Any:
+    def look(study: str, stack: Any, pool: ViewModels, **how: Any) -> Any:
         asked.append(pool.names[0])
-        result, proposal = real(study, stack, pool, *how)
-        return replace(result, judgement={**result.judgement, "verdict": verdict}), proposal
+        found = real(study, stack, pool, **how)
+        judgement = {**found.result.judgement, "verdict": verdict}
+        return replace(found, result=replace(found.result, judgement=judgement))
 
-    monkeypatch.setattr(pipeline, "_look", look)
+    monkeypatch.setattr(pipeline, "look", look)
     return asked
 
 
@@ -129,7 +129,7 @@ def test_what_is_not_trusted_is_asked_again_and_the_better_mask_taken(
     look = result.judgement["second_look"]
     assert look["taken"] is accepted and look["reason"] == "because" and set(look["other"]) == {"RV", "LV", "MYO"}
     assert result.judgement["selection_reason"].endswith(f"was {'' if accepted else 'not '}taken: because.")
-    alone, _ = pipeline._look("s", stack, models.latest if accepted else models, QCOptions(), None)
+    alone = pipeline.look("s", stack, models.latest if accepted else models).result
     assert np.array_equal(result.mask.pixels, alone.mask.pixels)
 
 
