@@ -22,6 +22,32 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
 }
 
+_WHOLE = {"width": (1, 256), "stages": (2, 8), "latent": (1, 1024), "classes": (2, 64)}
+_MOST_CHANNELS = 4096
+"""Of one layer. A 3 x 3 convolution between two such has 150 million weights."""
+
+
+def _check(*, norm: str = "batch", dropout: float = 0.0, **whole: int) -> None:
+    """Raise ValueError where a parameter of a network is none that it can have; `whole` are keys of `_WHOLE`."""
+    for name, value in whole.items():
+        low, high = _WHOLE[name]
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}, give a whole number from {low} to {high}")
+    if norm not in tuple(_NORMS):
+        raise ValueError(f"norm is {norm!r}, give {' or '.join(_NORMS)}")
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout!r}, give a number from 0 to below 1")
+
+
+def _widths(width: int, stages: int, most: int) -> list[int]:
+    """Channels of every stage: they double up to ``most * width``."""
+    widest = min(2 ** (stages - 1), most) * width
+    if widest > _MOST_CHANNELS:
+        raise ValueError(
+            f"width is {width} and stages {stages}, {widest} channels at the coarsest, give fewer than {_MOST_CHANNELS + 1}"
+        )
+    return [min(2**k, most) * width for k in range(stages)]
+
 
 def _block(inputs: int, outputs: int, norm: str, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
@@ -53,7 +79,8 @@ class BN1(nn.Module):
 
     def __init__(self, *, width: int = 32, stages: int = 6, classes: int = 4, norm: str = "instance") -> None:
         super().__init__()
-        channels = [min(width * 2**k, width * 16) for k in range(stages)]
+        _check(width=width, stages=stages, classes=classes, norm=norm)
+        channels = _widths(width, stages, 16)
         self.encoder = nn.ModuleList(
             _double(1 if k == 0 else channels[k - 1], channels[k], norm, stride=1 if k == 0 else 2)
             for k in range(stages)
@@ -101,7 +128,8 @@ class BN2(nn.Module):
         self, *, width: int = 48, stages: int = 5, classes: int = 4, norm: str = "batch", dropout: float = 0.3
     ) -> None:
         super().__init__()
-        channels = [width * 2**k for k in range(stages)]
+        _check(width=width, stages=stages, classes=classes, norm=norm, dropout=dropout)
+        channels = _widths(width, stages, 2**stages)
         self.encoder = nn.ModuleList(
             _double(1 if k == 0 else channels[k - 1], channels[k], norm) for k in range(stages)
         )
@@ -143,6 +171,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, *, width: int = 32, latent: int = 32, classes: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
+        _check(width=width, latent=latent, classes=classes, dropout=dropout)
         channels = [classes, width, 2 * width, 4 * width, 4 * width, 8 * width]
         down: list[nn.Module] = []
         for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
@@ -195,6 +224,23 @@ def build(name: str, parameters: dict[str, Any], *, allow: Sequence[str] = ()) -
     if not isinstance(model, nn.Module):
         raise RVQCError(f"The factory {name!r} makes a {type(model).__name__}, no torch.nn.Module; name another one.")
     return model
+
+
+def check_shapes(model: nn.Module, name: str, inputs: int, classes: int, size: int) -> None:
+    """Raise RVQCError where `model` does not map images of `inputs` channels, `size` pixels wide and high, to logits of
+    `classes` channels of that size: a network with too many stages for it, or one from outside that is no such segmenter."""
+    expected = (1, classes, size, size)
+    try:
+        with torch.inference_mode():
+            made = tuple(model.eval()(torch.zeros(1, inputs, size, size)).shape)
+        why = f"they have the shape {made}, not {expected}"
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        made, why = None, f"{error} ".splitlines()[0].strip()
+    if made != expected:
+        raise RVQCError(
+            f"The network {name!r} makes no logits of {classes} classes of {size} x {size} pixels ({why}); "
+            "choose other parameters, such as fewer stages, or another --size."
+        )
 
 
 def _foreign(name: str) -> Callable[..., nn.Module]:

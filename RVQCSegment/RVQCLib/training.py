@@ -25,7 +25,7 @@ from RVQCLib.files import RVQCError, read_json, same_settings, sha256, whole_fol
 from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
-from RVQCLib.networks import build
+from RVQCLib.networks import build, check_shapes
 from RVQCLib.parallel import end_with_parent
 from RVQCLib.slices import locator_crop
 from RVQCLib.study import StudySource, find_studies
@@ -197,7 +197,7 @@ def train_bundle(
         config = replace(config, start=bundle.hash, continuation=1 + _continuations(bundle, config.view))
         weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
     for run in config.runs().values():
-        build(run.network, run.parameters, allow=allow)  # what cannot be built is said before the work, not hours after
+        _check_network(run, allow)
     cores = os.cpu_count() or 1
     todo = [
         _Job(
@@ -222,6 +222,12 @@ def train_bundle(
         calibrate_bundle(draft, data, part="validation", device=device, allow=allow, jobs=jobs, report=report)
         _deliver(draft, Path(out), config.view, name)
     return read_json(Path(out) / "bundle.json")
+
+
+def _check_network(run: RunConfig, allow: Sequence[str]) -> None:
+    """Say before the work, not hours after, that a run's network cannot be built or not be used for its task."""
+    inputs, classes = 4 if run.task == "qc" else 1, 2 if run.task == "locator" else 4
+    check_shapes(build(run.network, run.parameters, allow=allow), run.network, inputs, classes, run.size)
 
 
 def _deliver(draft: Path, out: Path, view: str, name: str) -> None:

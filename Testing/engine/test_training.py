@@ -257,7 +257,30 @@ def test_the_work_of_another_configuration_is_refused(trained: Trained, tiny_acd
         (("--qc-epochs", "-1"), "-1 of the QC module"),
         (("--jobs", "0"), "0 processes cannot train; give 1 or more."),
         (("--set", "BN3.width=4"), "--set BN3.width=4 is of no network here; these are BN1, BN2, AE."),
-        (("--set", "AE.latent=no"), "The network 'AE' cannot be built with {'latent': 'no'}"),
+        (
+            ("--set", "AE.latent=no"),
+            "The network 'AE' cannot be built with {'latent': 'no'} (latent is 'no', give a whole",
+        ),
+        (("--set", "BN1.stages=99"), "(stages is 99, give a whole number from 2 to 8); check its parameters."),
+        (("--set", "BN1.stages=0"), "(stages is 0, give a whole number from 2 to 8)"),
+        (("--set", "BN2.stages=true"), "(stages is True, give a whole number from 2 to 8)"),
+        (("--set", "BN1.width=-3"), "(width is -3, give a whole number from 1 to 256)"),
+        (("--width", "100000"), "(width is 100000, give a whole number from 1 to 256)"),
+        (
+            ("--set", "BN2.width=100", "BN2.stages=8"),
+            "(width is 100 and stages 8, 12800 channels at the coarsest, give",
+        ),
+        (("--set", "BN2.dropout=NaN"), "(dropout is nan, give a number from 0 to below 1)"),
+        (("--set", "BN1.norm=layer"), "(norm is 'layer', give batch or instance)"),
+        (
+            ("--set", "BN1.stages=8"),
+            "'BN1' makes no logits of 4 classes of 128 x 128 pixels (Expected more than 1 spatial",
+        ),
+        (
+            ("--size", "96", "--set", "BN2.stages=7"),
+            "choose other parameters, such as fewer stages, or another --size.",
+        ),
+        (("--set", "BN1.classes=5"), "(they have the shape (1, 5, 128, 128), not (1, 4, 128, 128))"),
     ],
 )
 def test_settings_that_no_training_can_have_are_refused_before_the_work(
