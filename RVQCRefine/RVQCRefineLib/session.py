@@ -175,7 +175,7 @@ class Session:
         if self.run is None or self.live:
             return
         if self.request is None:
-            raise RVQCError(f"{self.run.path} was begun by 'rvqc refine'; go on with it there, with --resume.")
+            raise RVQCError(f"{self.run.path} was begun by 'rvqc refine'; the same command again goes on with it.")
         self.run.check_free()
         arguments = self.request.arguments()
         self._log({"event": "started"})

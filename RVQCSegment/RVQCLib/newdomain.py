@@ -19,6 +19,7 @@ from RVQCLib.acceptance import Acceptance, accept
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
+from RVQCLib.images import image_sha256
 from RVQCLib.inference import choose, propose_stack
 from RVQCLib.pipeline import segment_study
 from RVQCLib.recipes import RefinementConfig
@@ -57,12 +58,12 @@ class NewDomain:
     def segment_before(self, bundle: Bundle) -> None:
         """Segment every study with the bundle as it is; what an earlier run left is read again.
 
-        A study that cannot be read is left out and listed in `failed`.
+        A study that cannot be read, or whose images are others since, is left out and listed in `failed`.
         """
         for number, source in enumerate(self.sources, start=1):
             written = self.folder / source.name / "before" / "quality.json"
             try:
-                content = read_json(written) if written.exists() else self._segment(source, bundle, "before")
+                content = _left(written, source) if written.exists() else self._segment(source, bundle, "before")
             except RVQCError as error:
                 self._fail(source.name, "before", str(error))
                 continue
@@ -144,6 +145,22 @@ class NewDomain:
         event = {"event": "segment", "study": study, "moment": moment, "done": done, "total": len(self.sources)}
         if self.writes:
             self.report(event)
+
+
+def _left(written: Path, source: StudySource) -> dict[str, Any]:
+    """The quality.json that an earlier run left of a study; RVQCError where its images are not those that lie there now."""
+    content = read_json(written)
+    known = {stack["image"]["sha256"] for stack in content["stacks"]} - {""}
+    files = {entry[0] if isinstance(entry, tuple) else entry for entry in source.images.values()}
+    try:
+        now = {image_sha256(file) for file in files}
+    except OSError:  # said when it is to be read
+        return content
+    if not known <= now:
+        raise RVQCError(
+            f"{source.name} has other images than when {written.parent} was made; restore them, or choose another --work."
+        )
+    return content
 
 
 def is_flagged(stack: dict[str, Any], doubted: bool) -> bool:

@@ -183,7 +183,7 @@ def _claim(work: Path, content: dict[str, Any], resume: bool) -> None:
     mark = work / "claim.json"
     if mark.exists() and not resume:
         raise RVQCError(
-            f"{work} holds a refinement that began earlier; continue it with --resume, or remove the folder."
+            f"{work} holds a refinement that began earlier; go on with it (--resume), or choose another --work."
         )
     if mark.exists() and not same_settings(read_json(mark), content, {"config": RefinementConfig().to_json()}):
         raise RVQCError(f"{work} holds the refinement of another configuration; remove it or choose another --work.")

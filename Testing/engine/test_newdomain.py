@@ -14,11 +14,12 @@ from conftest import NAMES, write_tiny_bundle
 from RVQCLib import result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.calibration import calibrate_bundle
+from RVQCLib.cli import main
 from RVQCLib.files import sha256
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.refinement import refine_bundle
-from RVQCLib.study import find_studies
+from RVQCLib.study import StudySource, find_studies
 
 NONE = RefinementConfig(mode="none")
 
@@ -51,6 +52,16 @@ def test_two_corrupt_studies_are_named_and_a_resume_finishes(refine: Callable, s
         image.write_bytes(content)
     answer = refine()
     assert answer["failed"] == [] and [entry["study"] for entry in answer["studies"]] == NAMES
+
+
+def test_what_an_earlier_run_left_of_other_images_of_that_name_is_not_taken(refine: Callable, studies: Path) -> None:
+    refine()
+    first, second = (studies / name / f"{name}_frame01.nii.gz" for name in NAMES[:2])
+    first.write_bytes(second.read_bytes())
+    answer = refine()
+    assert [entry["study"] for entry in answer["failed"]] == NAMES[:1]
+    assert f"{NAMES[0]} has other images than when " in answer["failed"][0]["reason"]
+    assert [entry["study"] for entry in answer["studies"]] == NAMES[1:]
 
 
 def test_a_full_disk_stops_it_and_a_resume_finishes(
@@ -113,3 +124,27 @@ def test_an_edited_mask_survives_every_resume(refine: Callable, tmp_path: Path) 
         edited = sha256(mask)
         refine()
         assert sha256(mask) == edited
+
+
+def test_the_same_command_goes_on_unless_that_is_refused(
+    studies: Path, tiny_bundle: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["refine", str(studies), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "new"), "--mode", "none"]
+    line += ["--device", "cpu"]
+    whole = NewDomain._segment
+
+    def crash(domain: NewDomain, source: StudySource, *how: Any) -> dict[str, Any]:
+        if source.name == NAMES[1]:
+            raise MemoryError
+        return whole(domain, source, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NewDomain, "_segment", crash)
+        assert main(line) == 1
+    written = tmp_path / "new.refinement" / "studies" / NAMES[0] / "before" / "quality.json"
+    was = written.stat().st_mtime_ns
+    assert main([*line, "--no-resume"]) == 2 and "go on with it (--resume)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    for again in (line, [*line, "--resume"]):
+        assert main(again) == 0 and (tmp_path / "new" / "refinement.json").is_file()
+    assert written.stat().st_mtime_ns == was

@@ -301,7 +301,7 @@ def test_wrong_input_is_one_sentence(guarded: Any, parent: Path, tiny_acdc: Path
         refine(parent, tiny_acdc, parent)
     with pytest.raises(RVQCError, match="has no study 'nobody'"):
         refine(parent, tiny_acdc, new, names=["nobody"])
-    with pytest.raises(RVQCError, match="continue it with --resume"):
+    with pytest.raises(RVQCError, match=r"go on with it \(--resume\), or choose another --work"):
         refine(parent, tiny_acdc, new, work=guarded[0].with_name("bundle.refinement"), resume=False)
     with pytest.raises(RVQCError, match="another configuration"):
         refine(parent, tiny_acdc, new, replace(QUICK, seed=8), work=guarded[0].with_name("bundle.refinement"))
@@ -349,14 +349,14 @@ def test_killed_at_random_moments_it_ends_in_the_same_bundle(
     assert json.loads(stdout)["mode"] == "guarded"
     generator, was, out = random.Random(0), files_of(parent), tmp_path / "killed"
     for _ in range(request.config.getoption("--kills")):
-        process = start([], parent, tiny_acdc, out, "--resume")
+        process = start([], parent, tiny_acdc, out)  # the same line again
         for _ in range(generator.randrange(len(events))):
             if not process.stderr.readline():
                 break
         time.sleep(generator.uniform(0, 0.15))
         process.kill()
         process.communicate()
-    finished(start([], parent, tiny_acdc, out, "--resume"))
+    finished(start([], parent, tiny_acdc, out))
     whole, killed = files_of(tmp_path / "whole"), files_of(out)
     assert set(whole) == set(killed)
     assert [name for name in whole if whole[name] != killed[name]] == ["bundle.json"]  # which has the bundle's name

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         run,
         "Learn from studies that could not be trusted, without their labels: a new bundle.",
         "rvqc refine new-hospital --bundle my-bundle --labelled acdc/training --out refined",
-        "On several GPUs: torchrun --nproc-per-node N -m RVQCLib.cli refine …",
+        "The same command again goes on where it ended. On several GPUs: torchrun --nproc-per-node N -m RVQCLib.cli refine …",
     )
     parser.add_argument("unlabelled", help="a folder of studies; true masks in it are not read")
     parser.add_argument(
@@ -52,8 +52,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--work", help="folder of checkpoints and masks; without it, OUT.refinement")
     parser.add_argument(
         "--resume",
-        action="store_true",
-        help="go on with what an earlier run left in the work folder; without it, such a folder is refused",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with what an earlier run of the same command left in the work folder (the default), or refuse such a folder",
     )
     parser.add_argument(
         "--no-calibration",
