@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import inspect
 import json
 import logging
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -325,6 +327,16 @@ def test_commands_mean_the_same_by_the_same_option(command: str, other: str, sha
             two[name].default,
             two[name].choices,
         )
+
+
+@pytest.mark.parametrize("module", cli.COMMANDS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_the_device_is_used_or_is_said_to_be_of_no_use(module: ModuleType) -> None:
+    device = options(module.__name__.rpartition(".")[2])["--device"]
+    used = "args.device" in inspect.getsource(module)
+    assert ("needs no device" in (device.help or "")) is not used and (device.default, device.choices) == (
+        "auto",
+        ("auto", "cuda", "mps", "cpu"),
+    )
 
 
 def test_every_mode_of_refinement_can_be_chosen_and_is_explained() -> None:

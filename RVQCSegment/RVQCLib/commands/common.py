@@ -73,10 +73,13 @@ def command(
     help_: str,
     example: str,
     more: str = "",
+    *,
+    computes: bool = True,
 ) -> argparse.ArgumentParser:
     """A new command with the options that all have; `function` gets the parsed arguments and returns the JSON result.
 
-    `help_` is one line of the list of commands; the command's own help goes on with `more`.
+    `help_` is one line of the list of commands; the command's own help goes on with `more`. One that `computes` nothing on a
+    device takes ``--device`` all the same, so that scripts can give it to all, and its help says so.
     """
     parser = commands.add_parser(
         name,
@@ -91,7 +94,9 @@ def command(
         "--device",
         default="auto",
         choices=("auto", "cuda", "mps", "cpu"),
-        help="where to compute; auto: on a GPU that works, else on the processor",
+        help="where to compute; auto: on a GPU that works, else on the processor"
+        if computes
+        else "taken by every command; this one needs no device and works alike with any",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="log more on stderr, and where in the code an error comes from"

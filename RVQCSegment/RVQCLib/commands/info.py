@@ -12,7 +12,12 @@ from RVQCLib.files import RVQCError
 
 def add(commands: Any) -> None:
     parser = command(
-        commands, "info", run, "Say what a bundle, a training or a study is.", "rvqc info my-bundle --plot log.svg"
+        commands,
+        "info",
+        run,
+        "Say what a bundle, a training or a study is.",
+        "rvqc info my-bundle --plot log.svg",
+        computes=False,
     )
     parser.add_argument("path", help="a bundle, the work folder of a training, a study or a folder of studies")
     parser.add_argument(

@@ -16,6 +16,7 @@ def add(commands: Any) -> None:
         run,
         "Write synthetic studies with true masks, in the M&Ms-2 layout.",
         "rvqc phantom phantoms -n 4 --seed 1",
+        computes=False,
     )
     parser.add_argument("output", help="folder to write to")
     parser.add_argument("-n", type=int, default=2, help="how many studies")

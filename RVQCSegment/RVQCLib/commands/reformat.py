@@ -15,6 +15,7 @@ def add(commands: Any) -> None:
         run,
         "Cut labelled short-axis stacks along the four-chamber plane, to try LA networks.",
         "rvqc reformat acdc/training acdc-four-chamber",
+        computes=False,
     )
     parser.add_argument("data", help="a folder of studies with labelled short-axis stacks")
     parser.add_argument("output", help="folder to write to, in the layout of M&Ms-2")

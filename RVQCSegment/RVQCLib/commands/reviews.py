@@ -12,7 +12,12 @@ from RVQCLib.files import RVQCError
 
 def add(commands: Any) -> None:
     parser = command(
-        commands, "reviews", run, "Summarize the decisions of reviewers and their agreement.", "rvqc reviews results"
+        commands,
+        "reviews",
+        run,
+        "Summarize the decisions of reviewers and their agreement.",
+        "rvqc reviews results",
+        computes=False,
     )
     parser.add_argument("path", help="the folder of a batch, or its reviews.jsonl")
 
