@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from RVQCLib.augmentation import AugmentationConfig, augment, spoil
+from RVQCLib.augmentation import AugmentationConfig, augment
 from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
 from RVQCLib.domain import Domain
@@ -299,8 +299,7 @@ class Refinement:
         parts = []
         if looks and new:
             moved, there = augment(images[:new], truth[:new], size, config=self._posed(PLACED), generator=generator)
-            styled = looks.give(moved, generator=generator)
-            parts.append((spoil(styled, probability=self.config.artefacts, generator=generator), there))
+            parts.append((looks.give(moved, generator=generator), there))
         if new < count:
             parts.append(
                 augment(images[new:], truth[new:], size, config=self._posed(AugmentationConfig()), generator=generator)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor, fft
+from torch import Generator, Tensor
 from torch.nn import functional
 
 
@@ -149,31 +149,13 @@ def noise(images: Tensor, *, probability: float, generator: Generator) -> Tensor
     return _mix(images, noisy, _chosen(generator, batch, probability))
 
 
-def ghost(images: Tensor, *, probability: float, generator: Generator, most: float = 0.25) -> Tensor:
-    """Breathing ghosts: copies displaced along rows or columns, one displacement a batch, with up to `most` of the signal."""
+def ghost(images: Tensor, *, probability: float, generator: Generator) -> Tensor:
+    """Breathing ghosts: faint copies displaced along rows or columns, one displacement a batch."""
     axis = 2 + int(torch.randint(0, 2, (1,), generator=generator))
     distance = int(torch.randint(images.shape[axis] // 6, images.shape[axis] // 2, (1,), generator=generator))
-    weight = _uniform(generator, (len(images), 1, 1, 1), 0.05, most)
+    weight = _uniform(generator, (len(images), 1, 1, 1), 0.05, 0.25)
     copies = 0.5 * (images.roll(distance, axis) + images.roll(-distance, axis))
     return _mix(images, (1 - weight) * images + weight * copies, _chosen(generator, len(images), probability))
-
-
-def motion(images: Tensor, *, probability: float, generator: Generator, most: float = 5.0) -> Tensor:
-    """A heart that moved by up to `most` pixels while its frequencies were read: those of one side of rows or columns, from
-    one on, are of the displaced image; one displacement a batch."""
-    axis = 2 + int(torch.randint(0, 2, (1,), generator=generator))
-    moves = _uniform(generator, (2,), -most, most).round().int().tolist()
-    begin = float(_uniform(generator, (1,), 0.01, 0.15))
-    later = fft.fftfreq(images.shape[axis]) >= begin
-    later = later[:, None] if axis == 2 else later[None, :]
-    spectrum = torch.where(later, fft.fft(images.roll(moves, (2, 3)), dim=axis), fft.fft(images, dim=axis))
-    return _mix(images, fft.ifft(spectrum, dim=axis).abs(), _chosen(generator, len(images), probability))
-
-
-def spoil(images: Tensor, *, probability: float, generator: Generator) -> Tensor:
-    """What no spectrum tells of a bad scan: strong ghosts in a share `probability` of the images, and motion in as many."""
-    images = motion(images, probability=probability, generator=generator)
-    return ghost(images, probability=probability, most=0.4, generator=generator).clamp(0, 1)
 
 
 def _mix(images: Tensor, changed: Tensor, chosen: Tensor) -> Tensor:

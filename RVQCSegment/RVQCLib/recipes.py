@@ -70,8 +70,6 @@ class RefinementConfig:
         Weight that the loss of flagged slices' lessons reaches beside labelled slices; 0: they only lend their look.
     style
         Part of the labelled slices that gets the look of the new domain (`styles.Looks`).
-    artefacts
-        Part of these that also gets strong ghosts, and part that gets motion: no look holds them (`augmentation.spoil`).
     reconstruction
         Weight of R's opinion beside the consensus' probabilities in a pixel's label; 0 leaves R out.
     margin
@@ -97,7 +95,6 @@ class RefinementConfig:
     average: float = 0.98
     alpha: float = 0.0
     style: float = 0.75
-    artefacts: float = 0.25
     reconstruction: float = 0.3
     margin: float = 0.005
     slack: float = 0.02

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from RVQCLib.adaptation import Material, Refined, Refinement
-from RVQCLib.augmentation import spoil
 from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle
 from RVQCLib.calibration import labelled_stacks
 from RVQCLib.dataset import Example, load_examples, split, training_crop
@@ -257,16 +256,15 @@ def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewMode
     thin = thinned(guards, job.config.guard_slices)
     new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
     looks = Looks.of(new, np.concatenate(old))
-    return Material(flagged, labelled, thin, _styled(thin, looks, job.config), looks, Domain.of(new, old))
+    return Material(flagged, labelled, thin, _styled(thin, looks, job.config.seed), looks, Domain.of(new, old))
 
 
-def _styled(guard: Sequence[Example], looks: Looks, config: RefinementConfig) -> list[Example]:
+def _styled(guard: Sequence[Example], looks: Looks, seed: int) -> list[Example]:
     """The guard examples with the look of the new domain: labelled, and like what is to be segmented."""
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(seed)
     result = []
     for example in guard:
-        styled = looks.give(torch.from_numpy(example.images).float()[:, None], generator=generator)
-        styled = spoil(styled, probability=config.artefacts, generator=generator)[:, 0]
+        styled = looks.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0]
         result.append(replace(example, images=styled.numpy().astype(np.float16)))
     return result
 

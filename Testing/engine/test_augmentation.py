@@ -16,7 +16,7 @@ STILL = AugmentationConfig(
     rotation_degrees=0, scale=(1, 1), shear=0, shift_pixels=0, elastic_pixels=0, dihedral=0,
     remap=0, relabel=0, gamma=0, bias=0, blur=0, noise=0, ghost=0,
 )  # fmt: skip
-INTENSITY = ("remap", "gamma", "bias", "blur", "noise", "ghost", "motion")
+INTENSITY = ("remap", "gamma", "bias", "blur", "noise", "ghost")
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -173,25 +173,6 @@ def test_noise_is_rician() -> None:
     torch.testing.assert_close(ratio, torch.full((4,), 0.8862), atol=0.01, rtol=0)
     sigma = drawn.square().mean(1).sqrt() / 2**0.5
     assert sigma.min() > 0.009 and sigma.max() < 0.121
-
-
-def test_motion_of_no_reach_changes_nothing_and_more_moves_only_later_frequencies() -> None:
-    images, _ = hearts()
-    still = augmentation.motion(images, probability=1.0, most=0.0, generator=seeded())
-    torch.testing.assert_close(still, images, atol=1e-5, rtol=0)
-    for seed in range(6):
-        moved = augmentation.motion(images, probability=1.0, most=6.0, generator=seeded(seed))
-        assert 0.002 < (moved - images).abs().mean() < 0.2
-        # The lines around frequency 0 are read before anything moves, so brightness stays, but for the magnitude's bending.
-        torch.testing.assert_close(moved.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02, rtol=0)
-
-
-def test_spoil_does_what_it_says_to_as_many_as_it_says() -> None:
-    images, _ = hearts(64)
-    assert torch.equal(augmentation.spoil(images.clamp(0, 1), probability=0.0, generator=seeded()), images.clamp(0, 1))
-    spoilt = augmentation.spoil(images, probability=0.25, generator=seeded())
-    changed = ((spoilt - images.clamp(0, 1)).abs().amax((1, 2, 3)) > 1e-3).float().mean()
-    assert 0.25 < changed < 0.65 and spoilt.min() >= 0 and spoilt.max() <= 1
 
 
 def test_relabel_shifts_structures_as_a_whole_and_no_background() -> None:
