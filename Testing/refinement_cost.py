@@ -8,9 +8,11 @@ peaks of memory can be compared. Labelled studies are phantoms, the unlabelled o
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
 import multiprocessing
-import resource
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,27 +57,40 @@ def refinement_cost(bundle_path: Path, device: str, *, config: RefinementConfig 
     }
 
 
-def _apart(work: Callable[..., float], *how: Any) -> tuple[float, float]:
-    """What `work` returns in a fresh process, and the most memory in MB that the process held."""
+def _apart(work: Callable[..., tuple[float, float]], *how: Any) -> tuple[float, float]:
+    """What `work` returns in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_with_peak, work, *how).result()
+        return pool.submit(work, *how).result()
 
 
-def _with_peak(work: Callable[..., float], *how: Any) -> tuple[float, float]:
-    seconds = work(*how)
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return seconds, torch.cuda.max_memory_allocated() / 2**20
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _begin_peak() -> None:
+    """Forget the most memory that was held so far."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _bare(bundle_path: Path, device: str, config: RefinementConfig) -> float:
-    """Seconds of forward and backward passes of one epoch of every candidate."""
+def _peak(device: str) -> float:
+    """The most memory in MB since: of the GPU, else of this process; not a number where the system does not tell."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return math.nan
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+
+def _bare(bundle_path: Path, device: str, config: RefinementConfig) -> tuple[float, float]:
+    """Seconds and peak of forward and backward passes of one epoch of every candidate."""
     models = load_bundle(bundle_path).models(VIEW, device)
     size = models.sampling.size
     half = native_precision(device) == "bfloat16"
     images = torch.rand(config.batch, 1, size, size, generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
     labels = torch.zeros(config.batch, size, size, dtype=torch.uint8, device=device)
+    _begin_peak()
     seconds = 0.0
     for segmenter in models.segmenters:
         model = copy.deepcopy(segmenter).requires_grad_(True)
@@ -93,16 +108,22 @@ def _bare(bundle_path: Path, device: str, config: RefinementConfig) -> float:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds += time.perf_counter() - started
-    return seconds
+    return seconds, _peak(device)
 
 
-def _epochs(bundle_path: Path, device: str, config: RefinementConfig, home: Path) -> float:
-    """Seconds of the epochs of every candidate, as a refinement tells them."""
+def _epochs(bundle_path: Path, device: str, config: RefinementConfig, home: Path) -> tuple[float, float]:
+    """Seconds of the epochs of every candidate, as a refinement tells them, and the peak while it learnt: with the images
+    that it learns from, without the segmentation of the studies before and after."""
     seconds: list[float] = []
+    peak = 0.0
 
     def hear(event: dict[str, Any]) -> None:
+        nonlocal peak
         if event["event"] == "epoch":
             seconds.append(event["seconds"])
+            peak = max(peak, _peak(device))
+        elif not seconds:
+            _begin_peak()
 
     how = {"labelled": home / "labelled", "device": device, "report": hear}
     refine_bundle(home / "new", bundle_path, home / "out", config, **how)
@@ -110,4 +131,4 @@ def _epochs(bundle_path: Path, device: str, config: RefinementConfig, home: Path
         raise RuntimeError(
             "No study of the noisy phantoms was flagged, so nothing was refined and nothing can be measured."
         )
-    return sum(seconds)
+    return sum(seconds), peak
