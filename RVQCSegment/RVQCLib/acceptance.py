@@ -12,6 +12,8 @@ LEAST_VOLUME, MOST_VOLUME = 1 / 1.5, 3.0
 """By which factor a structure's volume may change. What a network does not recognise it leaves out, so more may come than go."""
 CLEAR = 0.05
 """A difference of predicted Dice that says something; its mean error is 0.04."""
+PLAIN = 0.1
+"""A difference that outweighs a volume: most of the structure had been left out."""
 SHAPE, AGREEMENT = 0.02, 0.1
 """By how much pDC and the candidates' agreement may be lower and still say the same: candidates do not adapt all alike."""
 
@@ -31,14 +33,16 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     whether this stack speaks against it. Where the predicted Dice of the RV, the calibrated sum of both opinions, clearly rises
     or falls (by `CLEAR`), that decides. Else each opinion has a veto: pDC lower by more than `SHAPE`, the candidates' agreement by
     more than `AGREEMENT`, or a mask that becomes out of distribution. Every structure's volume may
-    change between `LEAST_VOLUME` and `MOST_VOLUME`; one that was missing may appear, none may vanish.
+    change between `LEAST_VOLUME` and `MOST_VOLUME`, and grow more where its own predicted Dice rises by `PLAIN`. One that was
+    missing may appear, none may vanish.
     """
     old, new = before["structures"], after["structures"]
     if old == new:
         return Acceptance(False, "the mask is the same")
     for structure in STRUCTURES:
         was, volume = old[structure]["volume_ml"], new[structure]["volume_ml"]
-        if was > 0 and not was * LEAST_VOLUME <= volume <= was * MOST_VOLUME:
+        grown = volume > was * MOST_VOLUME and not _rises(old[structure], new[structure], PLAIN)
+        if was > 0 and (volume < was * LEAST_VOLUME or grown):
             return Acceptance(False, f"the volume of the {structure} changes from {was:.0f} to {volume:.0f} ml")
     rv, now = old["RV"], new["RV"]
     if now["volume_ml"] <= 0:
@@ -50,7 +54,7 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
         return Acceptance(False, "no Dice is predicted without a calibration")
     if new_dice < dice - CLEAR:
         return Acceptance(False, f"the predicted Dice of the RV falls from {dice:.2f} to {new_dice:.2f}")
-    if new_dice > dice + CLEAR:
+    if _rises(rv, now, CLEAR):
         return Acceptance(True, f"the predicted Dice of the RV rises from {dice:.2f} to {new_dice:.2f}")
     for name, key, slack in (("shape", "pDC", SHAPE), ("agreement", "agreement", AGREEMENT)):
         if now[key] < rv[key] - slack:
@@ -58,3 +62,9 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     if after["ood"] and not before["ood"]:
         return Acceptance(False, "the new mask is out of distribution, the old one was not")
     return Acceptance(True, "neither opinion speaks against it")
+
+
+def _rises(old: Mapping[str, Any], new: Mapping[str, Any], by: float) -> bool:
+    """Whether the predicted Dice of a structure rises by more than `by`; False without a calibration."""
+    was, now = old["predicted_dice"], new["predicted_dice"]
+    return was is not None and now is not None and now > was + by

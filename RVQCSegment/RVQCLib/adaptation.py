@@ -24,6 +24,7 @@ from RVQCLib.dataset import Example
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled
 from RVQCLib.fitting import Report, build_like
+from RVQCLib.ghosts import Ghosts
 from RVQCLib.guards import Look, best_of, fallen, reason_to_stop, weighted
 from RVQCLib.inference import hard_masks
 from RVQCLib.learner import Batch, Learner
@@ -59,6 +60,8 @@ class Material:
         Thinned guard examples as they are, and with the look of the new domain.
     looks
         Of the flagged stacks; None without labels.
+    ghosts
+        Of the flagged stacks; None without labels, or where no stack has any.
     domain
         How to tell images like the flagged stacks from the labelled ones; None without labels.
     """
@@ -68,6 +71,7 @@ class Material:
     guard: Sequence[Example] = ()
     styled: Sequence[Example] = ()
     looks: Looks | None = None
+    ghosts: Ghosts | None = None
     domain: Domain | None = None
 
 
@@ -298,7 +302,10 @@ class Refinement:
         new = round(self.config.style * count) if looks and self.config.recipe.guarded else 0
         parts = []
         if looks and new:
-            moved, there = augment(images[:new], truth[:new], size, config=self._posed(PLACED), generator=generator)
+            first = images[:new]
+            if self.material.ghosts:
+                first = self.material.ghosts.give(first, generator=generator)
+            moved, there = augment(first, truth[:new], size, config=self._posed(PLACED), generator=generator)
             parts.append((looks.give(moved, generator=generator), there))
         if new < count:
             parts.append(

@@ -24,12 +24,13 @@ from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
 from RVQCLib.fitting import Report, native_precision
+from RVQCLib.ghosts import Ghosts
 from RVQCLib.guards import thinned
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
-from RVQCLib.slices import Crop
+from RVQCLib.slices import Crop, Sampling
 from RVQCLib.stack import STRUCTURES, Stack
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.styles import Looks
@@ -255,13 +256,29 @@ def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewMode
     guards = examples(job.parts["guard"], sampling.size)
     thin = thinned(guards, job.config.guard_slices)
     new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
-    looks = Looks.of(new, np.concatenate(old))
-    return Material(flagged, labelled, thin, _styled(thin, looks, job.config.seed), looks, Domain.of(new, old))
+    ghosts = Ghosts.of([stack.source for stack in flagged])
+    generator = torch.Generator().manual_seed(job.config.seed)
+    seen = guards
+    if ghosts is not None:  # which come from beyond the guard's own window
+        wide = examples(job.parts["guard"], _source_size(job, view))
+        seen = [_haunted(example, ghosts, sampling, generator) for example in wide]
+    looks = Looks.of(new, np.concatenate([example.images for example in seen]))
+    styled = _styled(thinned(seen, job.config.guard_slices), looks, generator)
+    return Material(flagged, labelled, thin, styled, looks, ghosts, Domain.of(new, old))
 
 
-def _styled(guard: Sequence[Example], looks: Looks, seed: int) -> list[Example]:
+def _haunted(example: Example, ghosts: Ghosts, sampling: Sampling, generator: torch.Generator) -> Example:
+    """An example of a larger window with the ghosts of the new domain, cut to the networks' and scaled to 0..1 there."""
+    edge = (example.images.shape[-1] - sampling.size) // 2
+    middle = np.s_[:, edge : edge + sampling.size, edge : edge + sampling.size]
+    images = ghosts.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0].numpy()[middle]
+    low, high = np.percentile(images, sampling.clip_percentiles)
+    images = np.clip((images - low) / max(float(high - low), 1e-6), 0.0, 1.0).astype(np.float16)
+    return replace(example, images=images, labels=example.labels[middle])
+
+
+def _styled(guard: Sequence[Example], looks: Looks, generator: torch.Generator) -> list[Example]:
     """The guard examples with the look of the new domain: labelled, and like what is to be segmented."""
-    generator = torch.Generator().manual_seed(seed)
     result = []
     for example in guard:
         styled = looks.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0]

@@ -34,6 +34,8 @@ def entry(**rv: Any) -> dict[str, Any]:
         ({}, {"predicted_dice": 0.74, "agreement": 0.79}, "agreement of the RV is worse (0.90, now 0.79)"),
         ({}, {"predicted_dice": 0.76, "volume_ml": 361.0}, "volume of the RV changes from 120 to 361 ml"),
         ({}, {"predicted_dice": 0.76, "volume_ml": 359.0}, RISES),
+        ({}, {"predicted_dice": 0.81, "volume_ml": 361.0}, "rises from 0.70 to 0.81"),
+        ({}, {"predicted_dice": 0.81, "volume_ml": 79.0}, "volume of the RV changes"),
         ({}, {"predicted_dice": 0.76, "volume_ml": 79.0}, "volume of the RV changes"),
         ({}, {"predicted_dice": 0.76, "volume_ml": 0.0}, "volume of the RV changes"),
         # An RV that was missing everywhere has pDC and agreement 1.
@@ -44,7 +46,7 @@ def entry(**rv: Any) -> dict[str, Any]:
 )
 def test_whose_mask_is_believed(old: dict[str, Any], new: dict[str, Any], reason: str) -> None:
     found = accept(entry(**old), entry(**new))
-    assert reason in found.reason and found.accepted == (reason in (YES, RISES, "the RV was missing"))
+    assert reason in found.reason and found.accepted == (reason in (YES, "the RV was missing") or "rises" in reason)
 
 
 def test_a_mask_that_becomes_out_of_distribution_or_loses_another_structure_is_not_believed() -> None:
@@ -56,3 +58,11 @@ def test_a_mask_that_becomes_out_of_distribution_or_loses_another_structure_is_n
     lost = copy.deepcopy(better)
     lost["structures"]["MYO"]["volume_ml"] = 10.0
     assert "volume of the MYO" in accept(entry(), lost).reason
+
+
+def test_another_structure_may_grow_much_only_where_its_own_predicted_dice_rises() -> None:
+    old, new = entry(), entry(predicted_dice=0.85)
+    new["structures"]["LV"] = {**new["structures"]["LV"], "volume_ml": 800.0}
+    assert "volume of the LV changes from 120 to 800 ml" in accept(old, new).reason
+    new["structures"]["LV"]["predicted_dice"] = 0.9
+    assert accept(old, new).accepted

@@ -65,6 +65,7 @@ ORDER = [
         "guards",
         "distributed",
         "styles",
+        "ghosts",
         "teachers",
         "newdomain",
         "successor",
@@ -97,6 +98,7 @@ TORCH_ROOMS = {
     "training",
     "distributed",
     "styles",
+    "ghosts",
     "learner",
 }
 TORCH_ROOMS |= {"adaptation", "verdict", "refinement"}
