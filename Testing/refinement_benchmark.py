@@ -15,6 +15,7 @@ Rows are appended as they come, so ordered that a part of them is a table alread
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shutil
 import sys
@@ -28,14 +29,19 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from RVQCLib.bundle import Bundle, load_bundle, shipped_bundle
+from RVQCLib.adaptation import PLACED
+from RVQCLib.augmentation import augment
+from RVQCLib.bundle import Bundle, ViewModels, load_bundle, shipped_bundle
+from RVQCLib.dataset import load_examples, training_crop
 from RVQCLib.evaluation import interval, stack_rows
 from RVQCLib.files import read_json, write_json
+from RVQCLib.learner import Batch, Learner
 from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle
 from RVQCLib.shifts import shift_stack
 from RVQCLib.stack import Study
 from RVQCLib.study import StudySource, find_studies, write_mask
+from RVQCLib.successor import write_successor
 from RVQCLib.training import TrainingConfig, train_bundle
 
 SHIFTS = ("blur:5", "noise:5", "ghosting:5", "motion:5", "resolution:5", "noise:4")
@@ -44,13 +50,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "guarded": {},
     "paper": {"mode": "paper", "learning_rate": 5e-4, "recalibrate": False},
     "entropy": {"mode": "entropy", "recalibrate": False},
-    "ceiling": {"style": 0.0, "margin": 1.0, "recalibrate": False},
+    "ceiling": {},
     "guarded, no look of the new domain": {"style": 0.0, "recalibrate": False},
     "guarded, lessons too": {"alpha": 0.5, "recalibrate": False},
 }
 DEFAULT = ("none", "guarded", "paper", "entropy", "ceiling")
 CEILING = "ceiling"
-"""The same loop with the labels of the other patients under the very same shift, and nothing to guard."""
+"""The same networks fine-tuned, for as many steps, with the labels of other patients under the very same shift, and put in the place
+of the old ones: no refinement has either."""
 HARM = 0.01
 """Fall of a stack's RV Dice that counts as harm."""
 
@@ -84,6 +91,30 @@ def judged(sources: Iterable[StudySource], bundle: Bundle, device: str) -> dict[
         for row in stack_rows(segment_study(study, bundle, device=device)):
             rows[f"{row['study']} {row['phase']}"] = row
     return rows
+
+
+def fine_tuned(
+    models: ViewModels, labelled: Sequence[StudySource], config: RefinementConfig
+) -> list[dict[str, torch.Tensor]]:
+    """The weights of all segmenters after `epochs` times `steps` steps on labelled slices, only moved and turned: the slow-moving
+    copies of `learner.Learner`."""
+    sampling = models.sampling
+    size = config.source_size * sampling.size // 128
+    examples = load_examples(labelled, "SA", lambda i, t: training_crop(i, t, sampling, size), sampling)
+    images, labels = (np.concatenate([getattr(e, name) for e in examples]) for name in ("images", "labels"))
+    placed = PLACED.for_upright() if sampling.upright else PLACED
+    result = []
+    for number, segmenter in enumerate(models.segmenters):
+        learner = Learner(config, copy.deepcopy(segmenter), models.device, _progress)
+        generator = torch.Generator().manual_seed(config.seed * 1009 + number)
+        for step in range(config.epochs * config.steps):
+            drawn = torch.randint(0, len(images), (config.batch,), generator=generator).numpy()
+            batch = torch.from_numpy(images[drawn]).float()[:, None], torch.from_numpy(labels[drawn])
+            moved = augment(*batch, sampling.size, config=placed, generator=generator)
+            learner.set_learning_rate(step / config.steps)
+            learner.step(Batch(*moved, config.batch), 0.0, models)
+        result.append(learner.average)
+    return result
 
 
 class Benchmark:
@@ -133,35 +164,56 @@ class Benchmark:
 
     def run(self, shift: str, seed: int, variant: str) -> dict[str, Any]:
         """One refinement, judged before and after."""
-        name, severity = shift.split(":")
-        data = self.home / "data" / f"{name}{severity}-{seed}"
-        for patient in self.patients:
-            write_shifted(self.sources[patient], name, int(severity), seed, data)
-        out = self.home / "out" / f"{name}{severity}-{seed}-{''.join(c for c in variant if c.isalnum())}"
-        labelled: Path = self.labelled
-        if variant == CEILING:
-            labelled = data.with_name(f"{data.name}-labelled")
-            for patient in self.split["train"] + self.split["validation"]:
-                if patient in self.sources:
-                    write_shifted(self.sources[patient], name, int(severity), seed, labelled)
+        data = self._shifted(shift, seed, self.patients)
+        out = self.home / "out" / f"{data.name}-{''.join(c for c in variant if c.isalnum())}"
         config = replace(self._config(seed), **VARIANTS[variant])
-        started = time.monotonic()
-        result = refine_bundle(
-            data, self.bundle_path, out, config, labelled=labelled, device=self.args.device, report=_progress
-        )
-        seconds = time.monotonic() - started
-        old, new = load_bundle(self.bundle_path), load_bundle(out)
         there, other = find_studies(data), [self.sources[name] for name in self.untouched]
-        row = {"shift": shift, "seed": seed, "variant": variant, "seconds": seconds, "config": config.to_json()}
-        row |= {key: result[key] for key in ("stopped_because", "guard", "changed", "calibration", "studies")}
+        old = load_bundle(self.bundle_path)
+        row: dict[str, Any] = {"shift": shift, "seed": seed, "variant": variant, "config": config.to_json()}
         row["before"] = self._once(f"{data.name}-before", lambda: judged(there, old, self.args.device))
         row["clean"] = self._once(f"clean-{seed}", lambda: judged(self._clean(), old, self.args.device))
         row["untouched_before"] = self._once("untouched", lambda: judged(other, old, self.args.device))
-        same = not result["changed"]
+        started = time.monotonic()
+        if variant == CEILING:
+            row |= self._with_labels(shift, seed, out, config, row["before"])
+        else:
+            result = refine_bundle(
+                data, self.bundle_path, out, config, labelled=self.labelled, device=self.args.device, report=_progress
+            )
+            row |= {key: result[key] for key in ("stopped_because", "guard", "changed", "calibration", "studies")}
+        row["seconds"] = time.monotonic() - started
+        new, same = load_bundle(out), not row["changed"]
         row["after"] = row["before"] if same else judged(there, new, self.args.device)
         row["untouched_after"] = row["untouched_before"] if same else judged(other, new, self.args.device)
         shutil.rmtree(out.with_name(f"{out.name}.refinement"), ignore_errors=True)
         return row
+
+    def _shifted(self, shift: str, seed: int, patients: Sequence[str], what: str = "") -> Path:
+        """The folder of these patients under a shift."""
+        name, severity = shift.split(":")
+        data = self.home / "data" / f"{name}{severity}-{seed}{what}"
+        for patient in patients:
+            if patient in self.sources:
+                write_shifted(self.sources[patient], name, int(severity), seed, data)
+        return data
+
+    def _with_labels(
+        self, shift: str, seed: int, out: Path, config: RefinementConfig, before: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Write the bundle of the ceiling to `out`; what a refinement would have said of itself."""
+        data = self._shifted(shift, seed, self.split["train"], "-labelled")
+        parent = load_bundle(self.bundle_path)
+        weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config)
+        records = [{"mode": CEILING}] * len(weights)
+        write_successor(out, parent, {"SA": weights}, {"SA": records}, CEILING, second=False, domains={})
+        names = sorted({row["study"] for row in before.values()})
+        doubted = {row["study"] for row in before.values() if row["verdict"] != "trusted"}
+        return {
+            "stopped_because": "all steps were made",
+            "changed": [f"SA {k}" for k in range(1, len(weights) + 1)],
+            "calibration": "the parent's, its lower bounds twice as far away",
+            "studies": [{"study": n, "flagged_before": n in doubted, "accepted": n in doubted} for n in names],
+        }
 
     def _config(self, seed: int) -> RefinementConfig:
         args = self.args
@@ -277,7 +329,7 @@ def _change(found: dict[str, Any] | None) -> str:
     return f"{_signed(dice['mean'])} [{_signed(dice['low'])}, {_signed(dice['high'])}] (n {found['n_stacks']})"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the JSON and the table after every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="labelled studies, those of the bundle's split among them")
@@ -301,7 +353,7 @@ def main() -> None:
     parser.add_argument("--train-epochs", type=int, default=20, help="of the light bundle of --leave-out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     out, bench = Path(args.out), Benchmark(args, Path(args.work))
     rows = read_json(out)["rows"] if out.exists() else []

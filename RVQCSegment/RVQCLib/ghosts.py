@@ -21,7 +21,7 @@ LEAST = 0.12
 """Height of a peak of the autocorrelation from which it is a ghost's."""
 DETAIL, BROAD = 7, 15
 """Widths in pixels and in distances of the means that are taken off the image and off its autocorrelation."""
-MORE = 1.6
+MORE = 2.0
 """Ghosts are drawn up to so much stronger than found: noise, and second ghosts, hide part of them."""
 
 
@@ -44,15 +44,16 @@ class Ghosts:
         return Ghosts(axis, distance, weight) if weight.any() else None
 
     def give(self, images: Tensor, *, generator: Generator) -> Tensor:
-        """Images (n, 1, source, source), 0..1, each with the ghosts of one of the stacks, on one side or on both."""
+        """Images (n, 1, source, source), 0..1, each with the ghosts of one of the stacks: a copy at its distance on one side
+        and, as a movement that repeats makes more than one, a weaker one at twice the distance on either."""
         index = torch.randint(0, len(self.axis), (len(images),), generator=generator).tolist()
-        stronger = 1 + (MORE - 1) * torch.rand(len(images), generator=generator)
-        side = torch.rand(len(images), generator=generator)
+        drawn = torch.rand(len(images), 4, generator=generator).tolist()
         haunted = []
-        for image, k, factor, part in zip(images, index, stronger.tolist(), side.tolist(), strict=True):
-            weight, distance, axis = factor * float(self.weight[k]), int(self.distance[k]), int(self.axis[k])
-            copies = part * image.roll(distance, axis) + (1 - part) * image.roll(-distance, axis)
-            haunted.append((image + weight * copies) / (1 + weight))
+        for image, k, (factor, weaker, side, other) in zip(images, index, drawn, strict=True):
+            weight, axis = (1 + (MORE - 1) * factor) * float(self.weight[k]), int(self.axis[k])
+            near, far = (int(n * self.distance[k]) * (1 if coin < 0.5 else -1) for n, coin in ((1, side), (2, other)))
+            copies = image.roll(near, axis) + weaker * image.roll(far, axis)
+            haunted.append((image + weight * copies) / (1 + weight + weaker * weight))
         return torch.stack(haunted)
 
 

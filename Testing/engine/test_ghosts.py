@@ -65,9 +65,15 @@ def test_what_is_given_is_found_again(windows: list[np.ndarray]) -> None:
 
 def test_strength_stays_within_what_is_said_and_comes_from_the_generator(windows: list[np.ndarray]) -> None:
     ghosts = Ghosts(np.array([1]), np.array([40]), np.array([0.5]))
-    spot = torch.zeros(40, 1, 192, 192)
+    spot = torch.zeros(60, 1, 192, 192)
     spot[:, :, 96, 96] = 1
     first, again, other = (ghosts.give(spot, generator=Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    copies = (first[:, 0, 136, 96] + first[:, 0, 56, 96]) / first[:, 0, 96, 96]
-    assert copies.min() >= 0.5 - 1e-5 and copies.max() <= 0.5 * MORE + 1e-5 and copies.std() > 0.02
+    row = first[:, 0, :, 96] / first[:, 0, 96:97, 96]
+    near, far = row[:, [56, 136]], row[:, [16, 176]]
+    assert torch.equal(row.count_nonzero(1), torch.full((60,), 3))
+    for sides in (near, far):
+        assert 10 < (sides[:, 0] > 0).sum() < 50  # on one side, and on the other
+    assert near.sum(1).min() >= 0.5 - 1e-5 and near.sum(1).max() <= 0.5 * MORE + 1e-5 and near.sum(1).std() > 0.02
+    assert (far.sum(1) <= near.sum(1)).all() and far.sum(1).std() > 0.1
+    assert torch.allclose(first.sum((1, 2, 3)), torch.ones(60), atol=1e-5)

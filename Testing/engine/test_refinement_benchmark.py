@@ -1,0 +1,92 @@
+"""The benchmark of refinement: what its table says, by hand, and a tiny run from end to end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import refinement_benchmark
+from refinement_benchmark import recovered, summary, tables
+from RVQCLib.files import read_json
+from RVQCLib.slices import Sampling
+from RVQCLib.training import TrainingConfig, train_bundle
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+def stack(study: str, dice: float) -> dict[str, Any]:
+    return {
+        "study": study,
+        "RV_dice": dice,
+        "RV_hd_mm": 100 * (1 - dice),
+        "RV_predicted_dice": 0.8,
+        "RV_lower_bound_90": 0.75,
+    }
+
+
+@pytest.fixture
+def row() -> dict[str, Any]:
+    """Two flagged studies that lost 0.2 each, one of which gained half back and is accepted, and one that is not flagged."""
+    return {
+        "shift": "noise:5",
+        "seed": 0,
+        "variant": "guarded",
+        "studies": [
+            {"study": "a", "flagged_before": True, "accepted": True},
+            {"study": "b", "flagged_before": True, "accepted": False},
+            {"study": "c", "flagged_before": False, "accepted": False},
+        ],
+        "clean": {f"{s} ED": stack(s, 0.9) for s in "abc"},
+        "before": {f"{s} ED": stack(s, 0.7) for s in "abc"},
+        "after": {f"{s} ED": stack(s, dice) for s, dice in zip("abc", (0.8, 0.68, 0.7), strict=True)},
+        "untouched_before": {"d ED": stack("d", 0.9)},
+        "untouched_after": {"d ED": stack("d", 0.86)},
+    }
+
+
+def test_what_was_lost_what_came_back_and_to_whom(row: dict[str, Any]) -> None:
+    back = recovered([row])
+    assert back["lost"] == pytest.approx(0.2)
+    assert back["recovered"] == pytest.approx((0.1 - 0.02) / 0.4) and back["accepted"] == pytest.approx(0.25)
+    flagged, plain, other = (summary([row], which) for which in ("flagged", "unflagged", "untouched"))
+    assert flagged and plain and other
+    assert (flagged["n_stacks"], flagged["harmed"]) == (2, 0.5) and flagged["worst"] == pytest.approx(-0.02)
+    assert flagged["hd_mm"]["mean"] == pytest.approx(-4) and plain["dice"]["mean"] == 0
+    assert other["worst"] == pytest.approx(-0.04)
+    text = tables([row])
+    assert "## noise:5" in text and "| guarded | 1 | 0.200 | 20 % | 25 % | +0.040 " in text
+    assert text.rstrip().endswith("| 0.073 | 0.33 |")
+
+
+def test_a_tiny_run_from_end_to_end(tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(size=32, spacing_mm=4.0)
+    shape = {"BN1": {"stages": 3}, "BN2": {"stages": 3}}
+    config = TrainingConfig(width=4, parameters=shape, epochs=1, qc_epochs=1, locator_epochs=1, sampling=sampling)
+    train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
+    out, table = tmp_path / "r.json", tmp_path / "r.md"
+    command = [str(tiny_acdc), "--out", str(out), "--table", str(table), "--work", str(tmp_path / "work")]
+    command += ["--bundle", str(tmp_path / "bundle"), "--modes", "none", "ceiling", "--shifts", "noise:5"]
+    sizes = {
+        "seeds": 0,
+        "patients": 1,
+        "untouched": 1,
+        "epochs": 1,
+        "steps": 2,
+        "batch": 2,
+        "guard-slices": 4,
+        "threads": 1,
+    }
+    command += ["--no-calibration", *(f"--{name}={value}" for name, value in sizes.items())]
+    refinement_benchmark.main(command)
+    none, ceiling = read_json(out)["rows"]
+    assert none["changed"] == [] and none["after"] == none["before"] != none["clean"]
+    assert ceiling["changed"] == ["SA 1", "SA 2"] and ceiling["after"] != ceiling["before"] == none["before"]
+    assert not set(ceiling["after"]) & set(ceiling["untouched_after"])
+    assert table.read_text(encoding="utf-8") == tables([none, ceiling])
+    monkeypatch.setattr(refinement_benchmark, "refine_bundle", lambda *_, **__: pytest.fail("done twice"))
+    refinement_benchmark.main(command)
