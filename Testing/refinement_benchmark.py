@@ -56,8 +56,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 DEFAULT = ("none", "guarded", "paper", "entropy", "ceiling")
 CEILING = "ceiling"
-"""The same networks fine-tuned, for as many steps, with the labels of other patients under the very same shift, and put in the place
-of the old ones: no refinement has either."""
+"""The same networks fine-tuned, for as many steps, with the labels of other patients of the new domain (the same shift, the group
+that was left out), and put in the place of the old ones: no refinement has such labels."""
 HARM = 0.01
 """Fall of a stack's RV Dice that counts as harm."""
 
@@ -128,13 +128,18 @@ class Benchmark:
         self.patients, self.untouched = self._choose()
 
     def _choose(self) -> tuple[list[str], list[str]]:
-        """Patients to refine on, and others: of the bundle's test part, or the group that was left out."""
+        """Patients to refine on, and others: of the bundle's test part, or the group that was left out.
+
+        The ceiling learns from the labels of `teachers`: the train part, or the others of that group.
+        """
         if self.args.leave_out:
             self.bundle_path = self._train_without(self.args.leave_out)
         self.split = load_bundle(self.bundle_path).description["views"]["SA"]["training"]["split"]
         test = [name for name in self.split["test"] if name in self.sources]
+        self.teachers = self.split["train"]
         if self.args.leave_out:
             group = sorted(n for n, s in self.sources.items() if s.group == self.args.leave_out)
+            self.teachers = group[self.args.patients :]
             return group[: self.args.patients], test[: self.args.untouched]
         return test[::2][: self.args.patients], test[1::2][: self.args.untouched]
 
@@ -201,7 +206,7 @@ class Benchmark:
         self, shift: str, seed: int, out: Path, config: RefinementConfig, before: dict[str, dict[str, Any]]
     ) -> dict[str, Any]:
         """Write the bundle of the ceiling to `out`; what a refinement would have said of itself."""
-        data = self._shifted(shift, seed, self.split["train"], "-labelled")
+        data = self._shifted(shift, seed, self.teachers, "-labelled")
         parent = load_bundle(self.bundle_path)
         weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config)
         records = [{"mode": CEILING}] * len(weights)
