@@ -58,6 +58,18 @@ DEFAULT = ("none", "guarded", "paper", "entropy", "ceiling")
 CEILING = "ceiling"
 """The same networks fine-tuned, for as many steps, with the labels of other patients of the new domain (the same shift, the group
 that was left out), and put in the place of the old ones: no refinement has such labels."""
+KEPT = (
+    "study",
+    "phase",
+    "verdict",
+    "RV_dice",
+    "RV_hd_mm",
+    "RV_predicted_dice",
+    "RV_lower_bound_90",
+    "LV_dice",
+    "MYO_dice",
+)
+"""What is written down of a stack."""
 HARM = 0.01
 """Fall of a stack's RV Dice that counts as harm."""
 
@@ -84,12 +96,12 @@ def write_shifted(source: StudySource, name: str, severity: int, seed: int, fold
 
 
 def judged(sources: Iterable[StudySource], bundle: Bundle, device: str) -> dict[str, dict[str, Any]]:
-    """By study and phase what `evaluation.stack_rows` says, of studies with true masks."""
+    """By study and phase the `KEPT` of what `evaluation.stack_rows` says, of studies with true masks."""
     rows: dict[str, dict[str, Any]] = {}
     for source in sources:
         study: Study = source.load(labels=True)
         for row in stack_rows(segment_study(study, bundle, device=device)):
-            rows[f"{row['study']} {row['phase']}"] = row
+            rows[f"{row['study']} {row['phase']}"] = {key: row[key] for key in KEPT}
     return rows
 
 
@@ -254,12 +266,12 @@ def changes(rows: Sequence[dict[str, Any]], which: str, measure: str) -> tuple[n
         for key, old in row[before].items():
             if which == "untouched" or (old["study"] in flagged) == (which == "flagged"):
                 values.append(row[after][key][measure] - old[measure])
-                patients.append(f"{row['shift']}/{row['seed']}/{old['study']}")
+                patients.append(old["study"])
     return np.array(values), patients
 
 
 def summary(rows: Sequence[dict[str, Any]], which: str) -> dict[str, Any] | None:
-    """Mean change with interval over patients, worst case, share harmed; of RV Dice and RV HD."""
+    """Mean change with interval over patients, who are the same in all runs, worst case, share harmed; of RV Dice and RV HD."""
     dice, patients = changes(rows, which, "RV_dice")
     if not len(dice):
         return None
