@@ -309,6 +309,17 @@ def check_target(path: str | Path) -> None:
         raise BundleError(f"{path} exists and is no bundle, so it is not replaced; name a new folder for the bundle.")
 
 
+def same_networks(one: Path, other: Path, views: Sequence[str]) -> bool:
+    """Whether both folders hold bundles with the same networks of `views`, whatever their calibrations."""
+    if not all((path / "bundle.json").is_file() for path in (one, other)):
+        return False
+    parts = [read_json(path / "bundle.json")["views"] for path in (one, other)]
+    if not all(view in part for part in parts for view in views):
+        return False
+    first, second = ([[e["sha256"] for e in entries(part[view])] for view in views] for part in parts)
+    return first == second
+
+
 def _stored(value: Tensor, half: bool) -> Tensor:
     value = value.detach().cpu().contiguous().clone()
     return value.half() if half and value.dim() > 1 and value.is_floating_point() else value

@@ -14,7 +14,7 @@ from RVQCLib.files import RVQCError
 from RVQCLib.measures import Measures, measure
 from RVQCLib.selection import Fences, Selection, select
 from RVQCLib.slices import Crop, find_heart, to_network
-from RVQCLib.stack import STRUCTURES, Stack
+from RVQCLib.stack import LABELS, STRUCTURES, Stack
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Slices a forward pass; a short-axis stack fits into one."""
+
+RISE = 1.5
+"""By which factor the RV's area may grow from a slice to the next, outward from its largest. In the true masks of ACDC's 100
+patients it never grows by more than 1.36, in 99 of 100 steps by no more than 1.04."""
 
 Tick = Callable[[int], None]
 """Is told how many slices one more step has finished; may raise, which stops the work."""
@@ -100,19 +104,25 @@ def reconstruct(masks: np.ndarray, models: ViewModels) -> np.ndarray:
 
 
 def hard_masks(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The masks that probabilities (slices, 4, size, size) stand for, without loose islands.
+    """The masks that probabilities (slices, 4, size, size) stand for, without what cannot be part of a heart.
 
     Of every structure only the largest connected piece of the stack is kept (26 neighbours), as nnU-Net does: a heart has
-    one of each. Returns uint8 (slices, size, size) and the probabilities in which the islands are background.
+    one of each. The RV ends where its area rises again (`RISE`), seen from its largest slice: what is larger again
+    toward the apex is liver, stomach or the other ventricle. Returns uint8 (slices, size, size) and the probabilities in which
+    all else is background.
     """
     masks = probabilities.argmax(axis=1).astype(np.uint8)
     cleaned = probabilities
-    for label in (1, 2, 3):
-        island = _islands(masks == label)
-        if island.any():
+    for structure in STRUCTURES:
+        label = LABELS[structure]
+        found = masks == label
+        loose = _islands(found)
+        if structure == "RV":
+            loose = loose | _beyond(found & ~loose)
+        if loose.any():
             cleaned = cleaned.copy() if cleaned is probabilities else cleaned
-            cleaned[:, label][island] = 0.0
-            masks[island] = 0
+            cleaned[:, label][loose] = 0.0
+            masks[loose] = 0
     return masks, cleaned
 
 
@@ -126,6 +136,20 @@ def _islands(structure: np.ndarray) -> np.ndarray:
     if len(sizes) <= 2:
         return np.zeros_like(structure)
     return structure & (labels != 1 + sizes[1:].argmax())
+
+
+def _beyond(rv: np.ndarray) -> np.ndarray:
+    """Pixels of the RV in a boolean stack from where its area rises again, seen from its largest slice outward; none where that
+    would be half of it or more, as it is not known then which part is the RV."""
+    area = rv.sum(axis=(1, 2))
+    first = last = int(area.argmax())
+    while last + 1 < len(area) and area[last + 1] <= RISE * area[last]:
+        last += 1
+    while first > 0 and area[first - 1] <= RISE * area[first]:
+        first -= 1
+    outside = rv.copy()
+    outside[first : last + 1] = False
+    return outside if 2 * outside.sum() < area.sum() else np.zeros_like(rv)
 
 
 @dataclass(frozen=True)

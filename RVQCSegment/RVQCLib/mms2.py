@@ -23,7 +23,7 @@ from RVQCLib.files import RVQCError, read_json, same_settings, whole_folder, wri
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.refinement import refine_bundle
 from RVQCLib.stack import VIEWS
-from RVQCLib.training import Terms, TrainingConfig, train_bundle
+from RVQCLib.training import Terms, TrainingConfig, check_networks, train_bundle
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,8 @@ def run_mms2(
         The folder is not the challenge's (`challenge.read_challenge`), or `out` holds another configuration's results.
     """
     challenge = read_challenge(folder, training=config.training, validation=config.validation)
+    for view in VIEWS:
+        check_networks(replace(config.networks, view=view))
     out = Path(out)
     job = _Job(Path(folder), out, config, challenge, device, jobs, report)
     _claim(job)

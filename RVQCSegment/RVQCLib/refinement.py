@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from RVQCLib.adaptation import Material, Refined, Refinement
-from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle
+from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle, same_networks
 from RVQCLib.calibration import labelled_stacks
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.distributed import Crew, crew
@@ -128,10 +128,23 @@ def refine_bundle(
     with sole_run(home / LOCK, str(home)) if members.leads else nullcontext():
         if members.leads:
             _claim(home, claim, resume)
+        finished = _calibrated_since(job)
         members.wait()
-        _refine(job, domain, name or Path(out).name)
+        if finished and members.leads:
+            said = f"{out} is finished and was calibrated since; nothing was done. To refine anew, remove {home}."
+            report({"event": "warning", "message": said})
+        elif not finished:
+            _refine(job, domain, name or Path(out).name)
         members.wait()
     return read_json(Path(out) / "refinement.json")
+
+
+def _calibrated_since(job: _Job) -> bool:
+    """Whether `out` holds the outcome of this refinement with a calibration that it got later, which is not to be lost."""
+    draft, out = job.work / "bundle", job.out
+    if not (out / "refinement.json").is_file() or not same_networks(draft, out, job.bundle.views):
+        return False
+    return read_json(draft / "bundle.json")["views"] != read_json(out / "bundle.json")["views"]
 
 
 def _refine(job: _Job, domain: NewDomain, name: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from RVQCLib import __version__
-from RVQCLib.bundle import SCHEMA, Bundle, check_target, join_bundles, load_bundle, write_bundle
+from RVQCLib.bundle import SCHEMA, Bundle, check_target, join_bundles, load_bundle, same_networks, write_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.dataset import Example, load_examples, split, training_crop
 from RVQCLib.files import RVQCError, read_json, same_settings, sha256, whole_folder, write_json
@@ -158,7 +158,8 @@ def train_bundle(
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
     read here. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
-    `work`, where one training at a time is at work; calling again with the same arguments continues there.
+    `work`, where one training at a time is at work; calling again with the same arguments continues there, and leaves a
+    finished bundle as it is, with a calibration that it got since.
 
     Returns
     -------
@@ -196,8 +197,7 @@ def train_bundle(
         _check_split(bundle, config.view, parts)
         config = replace(config, start=bundle.hash, continuation=1 + _continuations(bundle, config.view))
         weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
-    for run in config.runs().values():
-        _check_network(run, allow)
+    check_networks(config, allow)
     cores = os.cpu_count() or 1
     todo = [
         _Job(
@@ -216,6 +216,11 @@ def train_bundle(
     ]
     with sole_run(work / LOCK, str(work)):
         _claim(work, {"config": config.to_json(), "split": parts})
+        if same_networks(work / "bundle", Path(out), [config.view]):
+            report(
+                {"event": "warning", "message": f"{out} is finished; nothing was done. To train anew, remove {work}."}
+            )
+            return read_json(Path(out) / "bundle.json")
         kept = _do_all(todo, jobs, report)
         draft = work / "bundle"
         write_bundle(draft, *_describe(config, parts, kept, todo, name or Path(out).name, Path(data), terms))
@@ -224,10 +229,17 @@ def train_bundle(
     return read_json(Path(out) / "bundle.json")
 
 
-def _check_network(run: RunConfig, allow: Sequence[str]) -> None:
-    """Say before the work, not hours after, that a run's network cannot be built or not be used for its task."""
-    inputs, classes = 4 if run.task == "qc" else 1, 2 if run.task == "locator" else 4
-    check_shapes(build(run.network, run.parameters, allow=allow), run.network, inputs, classes, run.size)
+def check_networks(config: TrainingConfig, allow: Sequence[str] = ()) -> None:
+    """Say before the work, not hours after, that a run's network cannot be built or not be used for its task.
+
+    Raises
+    ------
+    RVQCError
+        Which network, and what is wrong with its parameters.
+    """
+    for run in config.runs().values():
+        inputs, classes = 4 if run.task == "qc" else 1, 2 if run.task == "locator" else 4
+        check_shapes(build(run.network, run.parameters, allow=allow), run.network, inputs, classes, run.size)
 
 
 def _deliver(draft: Path, out: Path, view: str, name: str) -> None:

@@ -17,7 +17,8 @@ from RVQCLib.files import RVQCError
 from RVQCLib.inference import Proposal, choose, choose_device, hard_masks, propose, propose_stack, reconstruct
 from RVQCLib.quality import Fences, measure
 from RVQCLib.slices import Crop, Sampling, find_heart, to_network
-from RVQCLib.study import Geometry, Stack, Study
+from RVQCLib.stack import LABELS
+from RVQCLib.study import Geometry, Stack, Study, find_studies
 
 
 class Turn(nn.Module):
@@ -112,6 +113,40 @@ def test_islands_go_and_the_largest_piece_of_the_stack_stays() -> None:
     np.testing.assert_array_equal(probabilities, before)
     assert not cleaned[2, 3, 0].any() and np.array_equal(cleaned[:2], before[:2])
     np.testing.assert_array_equal(cleaned[:, 1], before[:, 1])
+
+
+def rv_of(*areas: int) -> np.ndarray:
+    """A stack of labels whose RV has these areas in pixels, every slice's over the next one's."""
+    labels = np.zeros((len(areas), 12, 12), np.uint8)
+    for plane, area in zip(labels, areas, strict=True):
+        plane.reshape(-1)[:area] = 3
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("areas", "kept"),
+    [
+        ((90, 80, 60, 30, 10), (90, 80, 60, 30, 10)),
+        ((90, 80, 60, 30, 50, 20), (90, 80, 60, 30, 0, 0)),  # larger again toward the apex
+        ((20, 50, 30, 60, 80, 90), (0, 0, 30, 60, 80, 90)),  # the same, counted from the other end
+        ((90, 80, 60, 40, 60, 20), (90, 80, 60, 40, 60, 20)),  # by half is borne
+        ((40, 10, 100, 70), (0, 10, 100, 70)),
+        ((60, 20, 10, 50, 45, 40), (60, 20, 10, 50, 45, 40)),  # which part is the RV is not known
+        ((80,), (80,)),
+    ],
+)
+def test_the_rv_ends_where_it_grows_again(areas: tuple[int, ...], kept: tuple[int, ...]) -> None:
+    labels, probabilities = rv_of(*areas), one_hot(rv_of(*areas))
+    masks, cleaned = hard_masks(probabilities)
+    np.testing.assert_array_equal(masks, rv_of(*kept))
+    np.testing.assert_array_equal(cleaned[:, 3], probabilities[:, 3] * (rv_of(*kept) == 3))
+    np.testing.assert_array_equal(probabilities, one_hot(labels))
+
+
+def test_no_true_rv_is_cut(acdc: Path) -> None:
+    truths = [truth for source in find_studies(acdc) for truth in source.load(labels=True).labels]
+    assert len(truths) == 200
+    assert not [truth.name for truth in truths if inference._beyond(truth.pixels == LABELS["RV"]).any()]
 
 
 def test_without_islands_probabilities_pass_unchanged() -> None:

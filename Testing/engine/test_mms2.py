@@ -141,6 +141,15 @@ def test_what_is_not_the_challenge_is_refused_in_one_sentence(
     assert said.err.count("\n") == 1 and not said.out and not (tmp_path / "out").exists()
 
 
+def test_networks_that_cannot_be_are_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["mms2", str(folder), "-o", str(tmp_path / "out"), "--training", "6", "--validation", "2"]
+    assert main([*arguments, "--device", "cpu", "--set", "BN1.stages=99"]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert "stages is 99" in said.err and said.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_no_network_saw_what_is_judged(done: tuple) -> None:
     out, found, _ = done
     bundle = load_bundle(out / "bundle")

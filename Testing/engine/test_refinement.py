@@ -295,6 +295,25 @@ def test_cancel_comes_within_a_step_and_the_rest_is_done_later(
     assert files_of(out) == files_of(reference)
 
 
+def test_called_again_after_the_end_a_later_calibration_stays(
+    guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path
+) -> None:
+    reference, expected, _ = guarded
+    out, events = tmp_path / "bundle", []
+    for name in ("bundle", "bundle.refinement"):
+        shutil.copytree(reference.with_name(name), tmp_path / name)
+    calibration = {**load_bundle(out).description["views"]["SA"]["calibration"], "date": "2001-01-01"}
+    replace_calibration(out, {"SA": calibration})
+    was = files_of(out)
+    how = {"names": [study["study"] for study in expected["studies"]], "config": replace(QUICK, recalibrate=True)}
+    assert refine(parent, tiny_acdc, out, report=events.append, **how) == expected
+    assert files_of(out) == was
+    assert [event["event"] for event in events] == ["warning"] and "nothing was done" in events[0]["message"]
+    shutil.rmtree(out)
+    refine(parent, tiny_acdc, out, **how)
+    assert files_of(out) == files_of(reference)
+
+
 def test_wrong_input_is_one_sentence(guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     with pytest.raises(RVQCError, match="is the bundle that is refined"):

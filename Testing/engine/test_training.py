@@ -14,7 +14,7 @@ import torch
 from conftest import write_tiny_bundle
 
 from RVQCLib import training
-from RVQCLib.bundle import entries, join_bundles, load_bundle, shipped_bundle
+from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration, shipped_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.cli import main
 from RVQCLib.dataset import split
@@ -176,6 +176,24 @@ def test_killed_and_called_again_is_the_same_bundle(tiny_acdc: Path, trained: Tr
     epochs = [[(e["run"], e["epoch"], e["loss"]) for e in es if "epoch" in e] for es in (told, events)]
     assert epochs[0] == epochs[1]  # nothing was done twice
     assert again["views"]["SA"]["calibration"] == description["views"]["SA"]["calibration"]
+
+
+def test_called_again_after_the_end_a_later_calibration_stays(
+    tiny_acdc: Path, trained: Trained, tmp_path: Path
+) -> None:
+    out, events = tmp_path / "bundle", []
+    for name in ("bundle", "bundle.training"):
+        shutil.copytree(trained[0].with_name(name), tmp_path / name)
+    calibration = {**load_bundle(out).description["views"]["SA"]["calibration"], "date": "2001-01-01"}
+    replace_calibration(out, {"SA": calibration})
+    was = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    again = train_bundle(tiny_acdc, out, TINY, name="tiny", device="cpu", report=events.append)
+    assert again["views"]["SA"]["calibration"]["date"] == "2001-01-01"
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == was
+    assert [event["event"] for event in events] == ["warning"] and "nothing was done" in events[0]["message"]
+    shutil.rmtree(out)
+    again = train_bundle(tiny_acdc, out, TINY, name="tiny", device="cpu")
+    assert weights(again) == weights(trained[1]) and again["views"]["SA"]["calibration"]["date"] != "2001-01-01"
 
 
 def test_a_training_may_begin_from_a_bundle(tiny_acdc: Path, trained: Trained, tmp_path: Path) -> None:
