@@ -192,7 +192,7 @@ class Benchmark:
         row["untouched_before"] = self._once("untouched", lambda: judged(other, old, self.args.device))
         started = time.monotonic()
         if variant == CEILING:
-            row |= self._with_labels(shift, seed, out, config, row["before"])
+            row |= self._with_labels(shift, seed, old, out, config, row["before"])
         else:
             result = refine_bundle(
                 data, self.bundle_path, out, config, labelled=self.labelled, device=self.args.device, report=_progress
@@ -215,11 +215,16 @@ class Benchmark:
         return data
 
     def _with_labels(
-        self, shift: str, seed: int, out: Path, config: RefinementConfig, before: dict[str, dict[str, Any]]
+        self,
+        shift: str,
+        seed: int,
+        parent: Bundle,
+        out: Path,
+        config: RefinementConfig,
+        before: dict[str, dict[str, Any]],
     ) -> dict[str, Any]:
         """Write the bundle of the ceiling to `out`; what a refinement would have said of itself."""
         data = self._shifted(shift, seed, self.teachers, "-labelled")
-        parent = load_bundle(self.bundle_path)
         weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config)
         records = [{"mode": CEILING}] * len(weights)
         write_successor(out, parent, {"SA": weights}, {"SA": records}, CEILING, second=False, domains={})

@@ -108,10 +108,10 @@ def run_mms2(
     ------
     RVQCError
         The folder is not the challenge's (`challenge.read_challenge`), or `out` holds another configuration's results.
+        A network cannot be built (`training.check_networks`).
     """
     challenge = read_challenge(folder, training=config.training, validation=config.validation)
-    for view in VIEWS:
-        check_networks(replace(config.networks, view=view))
+    check_networks(config.networks)
     out = Path(out)
     job = _Job(Path(folder), out, config, challenge, device, jobs, report)
     _claim(job)

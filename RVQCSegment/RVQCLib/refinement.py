@@ -285,9 +285,7 @@ def _haunted(example: Example, ghosts: Ghosts, sampling: Sampling, generator: to
     edge = (example.images.shape[-1] - sampling.size) // 2
     middle = np.s_[:, edge : edge + sampling.size, edge : edge + sampling.size]
     images = ghosts.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0].numpy()[middle]
-    low, high = np.percentile(images, sampling.clip_percentiles)
-    images = np.clip((images - low) / max(float(high - low), 1e-6), 0.0, 1.0).astype(np.float16)
-    return replace(example, images=images, labels=example.labels[middle])
+    return replace(example, images=sampling.scale(images, images).astype(np.float16), labels=example.labels[middle])
 
 
 def _styled(guard: Sequence[Example], looks: Looks, generator: torch.Generator) -> list[Example]:

@@ -40,6 +40,11 @@ class Sampling:
         """How the crops of a stack are turned for the networks."""
         return upright(stack.geometry) if self.upright else AS_STORED
 
+    def scale(self, pixels: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Intensities 0..1: cut at the clip percentiles of those that are `seen`."""
+        low, high = np.percentile(seen, self.clip_percentiles)
+        return np.clip((pixels - low) / max(float(high - low), 1e-6), 0.0, 1.0)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)
@@ -104,8 +109,7 @@ def to_network(stack: Stack, crop: Crop, sampling: Sampling) -> np.ndarray:
     pixels = rows @ stack.pixels.astype(np.float32) @ columns.T
     inside = np.outer(rows.any(axis=1), columns.any(axis=1))
     values = pixels[:, inside] if inside.any() else pixels
-    low, high = np.percentile(values, sampling.clip_percentiles)
-    scaled = np.clip((pixels - low) / max(float(high - low), 1e-6), 0.0, 1.0) * inside
+    scaled = sampling.scale(pixels, values) * inside
     return np.ascontiguousarray(crop.turn.apply(scaled)[:, None], dtype=np.float32)
 
 
