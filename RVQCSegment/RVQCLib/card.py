@@ -130,7 +130,8 @@ def _data(part: Mapping[str, Any]) -> Iterator[str]:
     training = part.get("training", {})
     parts = training.get("split", {})
     counts = ", ".join(f"{len(parts.get(name, ()))} {name}" for name in ("train", "validation", "test"))
-    yield f"Data: {training.get('data', 'unknown')}; studies: {counts}. The split by name is in `bundle.json`."
+    more = f", and only learnt from: {', '.join(training['more'])}" if training.get("more") else ""
+    yield f"Data: {training.get('data', 'unknown')}{more}; studies: {counts}. The split by name is in `bundle.json`."
     config = training.get("config")
     if config is None:
         return
@@ -167,7 +168,8 @@ def _results(bundle: Bundle, one: Measured) -> Iterator[str]:
     summary = one.summary
     part = "all studies found" if summary["part"] == "all" else f"the {summary['part']} part"
     yield from (f"## Results: {summary['data']}, {part}", "")
-    own = {view["training"].get("data") for view in bundle.description["views"].values() if "training" in view}
+    trainings = [view["training"] for view in bundle.description["views"].values() if "training" in view]
+    own = {name for one in trainings for name in (one.get("data"), *one.get("more", ()))}
     if summary["data"] in own:
         yield from ("These studies are of the same data set as those of the training, not of other hospitals.", "")
     yield f"{summary['n_stacks']} stacks of {summary['n_studies']} studies; mean, standard deviation, and in brackets the"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,30 +24,42 @@ log = logging.getLogger(__name__)
 
 REACH_MM = 12.0  # distances to a border are kept up to here, so that a structure ends halfway to a slice without it
 MIN_SLICES = 4  # with LV and RV; fewer give no axis
+NEAR = {"turn_degrees": 14.0, "tilt_degrees": 7.0, "shift_mm": 8.0}
+"""How far other planes lie from the four-chamber plane: standard deviations of the angles, the most of the shift."""
 
 
-def four_chamber(image: Stack, mask: Stack, *, spacing_mm: float = 1.5, size: int = 144) -> tuple[Stack, Stack]:
-    """The image and the true mask in the plane through the LV's long axis and the RV's centre, one slice each.
+def four_chamber(
+    image: Stack, mask: Stack, *, spacing_mm: float = 1.5, size: int = 144, planes: int = 1, seed: int = 0
+) -> tuple[Stack, Stack]:
+    """The image and the true mask in the plane through the LV's long axis and the RV's centre: a slice each.
 
     The heart lies as it does in an upright four-chamber image (`orientation.upright`) of a usual patient, whose axis
     points left and forward by 45 degrees: apex up right, RV up left. Stacks whose headers know no directions are shown
-    the same way. Between slices the image is interpolated linearly, the mask by its structures' signed distances.
+    the same way. Between slices the image is interpolated linearly, the mask by the signed distances to the borders of RV, LV
+    and the whole left ventricle with its wall, so that a thin wall has no gaps.
     Pixels outside the stack are 0.
+
+    With more `planes`, each further slice is another plane near that one (`NEAR`), drawn from `seed`, as radiographers plan
+    them: material to learn from, no stack of parallel slices.
 
     Raises
     ------
     RVQCError
         LV and RV are labelled in fewer than four slices.
     """
-    points = _plane(mask, spacing_mm, size)
-    coordinates = points / np.array(mask.geometry.spacing_zyx)[:, None, None]
-    pixels = _sample(image.pixels.astype(np.float32), coordinates, outside=0.0)
-    inside = np.stack([_sample(_distances(mask, label), coordinates, outside=-REACH_MM) for label in (1, 2, 3)])
-    labels = np.where(inside.max(axis=0) > 0, inside.argmax(axis=0) + 1, 0).astype(np.uint8)
+    frame = _heart_frame(mask)
+    rng = np.random.default_rng([seed, 11])
+    distances = [_distances(mask, *(LABELS[s] for s in whole)) for whole in (("RV",), ("LV", "MYO"), ("LV",))]
+    pixels, labels = [], []
+    for number in range(planes):
+        points = _plane(_near(frame, rng) if number else frame, spacing_mm, size)
+        coordinates = points / np.array(mask.geometry.spacing_zyx)[:, None, None]
+        pixels.append(_sample(image.pixels.astype(np.float32), coordinates, outside=0.0))
+        labels.append(_labels(*(_sample(one, coordinates, outside=-REACH_MM) for one in distances)))
     geometry = Geometry(spacing=(spacing_mm, spacing_mm, 8.0))
     return (
-        Stack(pixels[None].astype(np.float32), geometry, "LA", image.phase, image.source),
-        Stack(labels[None], geometry, "LA", mask.phase, mask.source),
+        Stack(np.stack(pixels).astype(np.float32), geometry, "LA", image.phase, image.source),
+        Stack(np.stack(labels), geometry, "LA", mask.phase, mask.source),
     )
 
 
@@ -56,8 +70,17 @@ def _centroids(mask: Stack, structures: tuple[str, ...], slices: np.ndarray) -> 
     return np.array([[k * dz, *(np.argwhere(wanted[k]).mean(axis=0) * (dy, dx))] for k in slices])
 
 
-def _plane(mask: Stack, spacing_mm: float, size: int) -> np.ndarray:
-    """(3, size, size) z, y, x in mm, in the stack's own index space, of the pixels of the four-chamber plane."""
+@dataclass(frozen=True)
+class _Frame:
+    """Where the heart lies in a stack's index space, (z, y, x) in mm: unit vectors from base to apex and from the LV to the RV,
+    at a right angle, and a point between both ventricles."""
+
+    axis: np.ndarray
+    across: np.ndarray
+    centre: np.ndarray
+
+
+def _heart_frame(mask: Stack) -> _Frame:
     both = [(mask.pixels == LABELS[s]).any(axis=(1, 2)) for s in ("LV", "RV")]
     slices = np.flatnonzero(both[0] & both[1])
     if len(slices) < MIN_SLICES:
@@ -68,23 +91,45 @@ def _plane(mask: Stack, spacing_mm: float, size: int) -> np.ndarray:
     z = left[:, 0]
     slope = np.array([1.0, *(np.polyfit(z, left[:, k], 1)[0] for k in (1, 2))])
     areas = (mask.pixels[slices] > 0).sum(axis=(1, 2))
-    axis = slope / np.linalg.norm(slope) * (1 if np.polyfit(z, areas, 1)[0] < 0 else -1)  # base to apex
+    axis = slope / np.linalg.norm(slope) * (1 if np.polyfit(z, areas, 1)[0] < 0 else -1)
     across = (right - left).mean(axis=0)
     across -= axis * (across @ axis)
     across /= np.linalg.norm(across)
-    centre = left.mean(axis=0) + 20.0 * across
+    return _Frame(axis, across, left.mean(axis=0) + 20.0 * across)
+
+
+def _near(frame: _Frame, rng: np.random.Generator) -> _Frame:
+    """The frame turned about the long axis, tilted out of the plane and moved across it, by what is drawn (`NEAR`)."""
+    turn, tilt = np.radians(rng.normal(0.0, NEAR["turn_degrees"])), np.radians(rng.normal(0.0, NEAR["tilt_degrees"]))
+    normal = np.cross(frame.axis, frame.across)
+    across = np.cos(turn) * frame.across + np.sin(turn) * normal
+    normal = np.cross(frame.axis, across)
+    axis = np.cos(tilt) * frame.axis + np.sin(tilt) * normal
+    return _Frame(axis, across, frame.centre + normal * rng.uniform(-NEAR["shift_mm"], NEAR["shift_mm"]))
+
+
+def _plane(frame: _Frame, spacing_mm: float, size: int) -> np.ndarray:
+    """(3, size, size) z, y, x in mm, in the stack's own index space, of the pixels of the plane through the frame."""
     steps = (np.arange(size) - (size - 1) / 2) * spacing_mm
-    right, down = (axis - across) / np.sqrt(2), -(axis + across) / np.sqrt(2)
-    return centre[:, None, None] + down[:, None, None] * steps[:, None] + right[:, None, None] * steps[None, :]
+    right, down = (frame.axis - frame.across) / np.sqrt(2), -(frame.axis + frame.across) / np.sqrt(2)
+    return frame.centre[:, None, None] + down[:, None, None] * steps[:, None] + right[:, None, None] * steps[None, :]
 
 
-def _distances(mask: Stack, label: int) -> np.ndarray:
-    """Signed distance (mm, positive inside, at most `REACH_MM`) to the structure's border within every slice."""
+def _labels(right: np.ndarray, left: np.ndarray, cavity: np.ndarray) -> np.ndarray:
+    """Labels where the signed distances to the RV's, the whole left ventricle's and its cavity's border say inside."""
+    labels = np.where(left > 0, LABELS["MYO"], 0).astype(np.uint8)
+    labels[(left > 0) & (cavity > 0)] = LABELS["LV"]
+    labels[(right > 0) & (right > left)] = LABELS["RV"]
+    return labels
+
+
+def _distances(mask: Stack, *structure: int) -> np.ndarray:
+    """Signed distance (mm, positive inside, at most `REACH_MM`) to the border of the labels together within every slice."""
     _, dy, dx = mask.geometry.spacing_zyx
     result = np.full(mask.pixels.shape, -REACH_MM, np.float32)
     for k, labels in enumerate(mask.pixels):
-        if (labels == label).any():
-            inside = labels == label
+        inside = np.isin(labels, structure)
+        if inside.any():
             # ITK's distance is that to the nearest pixel of the border; the mean of both sides' is that to the edge
             distance = 0.5 * (_from_border(inside, dx, dy) - _from_border(~inside, dx, dy))
             result[k] = np.clip(distance, -REACH_MM, REACH_MM)
@@ -112,22 +157,30 @@ def _sample(volume: np.ndarray, coordinates: np.ndarray, *, outside: float) -> n
     return np.where(inside, result, np.float32(outside))
 
 
-def write_four_chamber(data: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
-    """Write the four-chamber view of every labelled short-axis study of `data` in the layout of M&Ms-2.
+def write_four_chamber(
+    data: str | os.PathLike, out: str | os.PathLike, *, planes: int = 1, seed: int = 0
+) -> list[Path]:
+    """Write the four-chamber view of every labelled short-axis study of `data` in the layout of M&Ms-2; with `planes` above 1
+    further planes near it as more slices (`four_chamber`), drawn for each study from `seed`, the same for ED and ES.
 
     Returns the studies' folders. A study in which no axis is found is left out and said so.
 
     Raises
     ------
     RVQCError
-        No study is left.
+        No study is left, or `planes` is below 1.
     """
+    if planes < 1:
+        raise RVQCError(f"{planes} planes cannot be cut; give 1 or more.")
     folders = []
     for source in find_studies(data):
         study = source.load(labels=True)
         pairs = [(study.stack("SA", phase), study.label("SA", phase)) for phase in PHASES]
         try:
-            views = [four_chamber(image, mask) for image, mask in pairs if image is not None and mask is not None]
+            drawn = {"planes": planes, "seed": zlib.crc32(f"{seed}/{study.name}".encode())}
+            views = [
+                four_chamber(image, mask, **drawn) for image, mask in pairs if image is not None and mask is not None
+            ]
         except RVQCError as error:
             log.warning("%s is left out: %s", study.name, error)
             continue

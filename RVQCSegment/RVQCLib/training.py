@@ -28,6 +28,7 @@ from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.networks import build, check_shapes
 from RVQCLib.parallel import end_with_parent
 from RVQCLib.slices import locator_crop
+from RVQCLib.stack import VIEWS
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.training_config import TrainingConfig
 
@@ -35,17 +36,33 @@ log = logging.getLogger(__name__)
 
 
 def examples_for(
-    run: RunConfig, sources: Sequence[StudySource], config: TrainingConfig, *, train: bool
+    run: RunConfig, sources: Sequence[StudySource], config: TrainingConfig, *, train: bool, view: str = ""
 ) -> list[Example]:
     """The labelled stacks of `sources` as one run wants them: the whole field for the locator, else the heart.
 
-    Training examples of the heart come with a margin (``source_size``) so that augmentation can move the crop.
+    Training examples of the heart come with a margin (``source_size``) so that augmentation can move the crop. They are
+    stacks of `view`, by default the one that is trained.
     """
-    sampling = config.sampling
+    sampling, view = config.sampling, view or config.view
     if run.task == "locator":
-        return load_examples(sources, config.view, lambda image, mask: locator_crop(image, sampling), sampling)
+        return load_examples(sources, view, lambda image, mask: locator_crop(image, sampling), sampling)
     size = config.source_size if train else sampling.size
-    return load_examples(sources, config.view, lambda image, mask: training_crop(image, mask, sampling, size), sampling)
+    return load_examples(sources, view, lambda image, mask: training_crop(image, mask, sampling, size), sampling)
+
+
+def more_examples(run: RunConfig, sources: Sequence[StudySource], config: TrainingConfig) -> list[Example]:
+    """The labelled stacks of `sources`, which are only learnt from, of any view: blood, muscle and fat look alike in all.
+
+    R learns from those of its own view alone, because a mask that is right in another would be wrong in this one.
+    """
+    views = (config.view,) if run.task == "qc" else VIEWS
+    found = {view: [s for s in sources if any(labelled == view for labelled, _ in s.labels)] for view in views}
+    return [
+        example
+        for view, some in found.items()
+        if some
+        for example in examples_for(run, some, config, train=True, view=view)
+    ]
 
 
 def choose_candidates(kept: dict[str, list[Snapshot]], m_best: int) -> list[tuple[str, Snapshot]]:
@@ -64,6 +81,7 @@ class _Job:
     run: RunConfig
     config: TrainingConfig
     train: tuple[StudySource, ...]
+    more: tuple[StudySource, ...]
     validation: tuple[StudySource, ...]
     work: Path
     device: str
@@ -84,6 +102,7 @@ def _do(job: _Job, report: Report = lambda event: None) -> list[Snapshot]:
     """Train, or continue, one run; every epoch leaves a line in its log."""
     torch.set_num_threads(job.threads)
     train = examples_for(job.run, job.train, job.config, train=True)
+    train += more_examples(job.run, job.more, job.config)
     validation = examples_for(job.run, job.validation, job.config, train=False)
 
     def tell(event: dict[str, Any]) -> None:
@@ -144,6 +163,7 @@ def train_bundle(
     out: str | Path,
     config: TrainingConfig,
     *,
+    more: Sequence[str | Path] = (),
     name: str = "",
     start: str | Path | None = None,
     device: str = "auto",
@@ -157,7 +177,8 @@ def train_bundle(
 
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
-    read here. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
+    read here. `more` are folders of labelled studies of any view that are only learnt from (`more_examples`); those that
+    this training, or another view of `out`, keeps to validate or test are not. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
     `work`, where one training at a time is at work; calling again with the same arguments continues there, and leaves a
     finished bundle as it is, with a calibration that it got since.
 
@@ -189,6 +210,7 @@ def train_bundle(
     )
     if not parts["train"] or not parts["validation"]:
         raise RVQCError(f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5.")
+    further = _only_learnt_from(more, parts, Path(out), config.view, report)
     if not start and min(config.epochs, config.qc_epochs, config.locator_epochs) < 1:
         raise RVQCError("Only a training that begins from a bundle can have runs of 0 epochs; give --from, or epochs.")
     weights_of = {}
@@ -206,6 +228,7 @@ def train_bundle(
             config=config,
             start=weights_of.get(run_name),
             train=tuple(sources[n] for n in parts["train"]),
+            more=further,
             validation=tuple(sources[n] for n in parts["validation"]),
             work=work,
             device=device,
@@ -214,6 +237,7 @@ def train_bundle(
         )
         for run_name, run in config.runs().items()
     ]
+    parts["train"] = sorted({*parts["train"], *(source.name for source in further)})
     with sole_run(work / LOCK, str(work)):
         _claim(work, {"config": config.to_json(), "split": parts})
         if same_networks(work / "bundle", Path(out), [config.view]):
@@ -223,10 +247,31 @@ def train_bundle(
             return read_json(Path(out) / "bundle.json")
         kept = _do_all(todo, jobs, report)
         draft = work / "bundle"
-        write_bundle(draft, *_describe(config, parts, kept, todo, name or Path(out).name, Path(data), terms))
+        folders = [Path(folder) for folder in (data, *more)]
+        write_bundle(draft, *_describe(config, parts, kept, todo, name or Path(out).name, folders, terms))
         calibrate_bundle(draft, data, part="validation", device=device, allow=allow, jobs=jobs, report=report)
         _deliver(draft, Path(out), config.view, name)
     return read_json(Path(out) / "bundle.json")
+
+
+def _only_learnt_from(
+    folders: Sequence[str | Path], parts: dict[str, list[str]], out: Path, view: str, report: Report
+) -> tuple[StudySource, ...]:
+    """The labelled studies of `folders` but for those that `parts`, or another view of the bundle `out`, keeps to validate
+    or test."""
+    kept = {name for part in ("validation", "test") for name in parts[part]}
+    if folders and (out / "bundle.json").is_file():
+        others = [one for other, one in load_bundle(out).description["views"].items() if other != view]
+        splits = [one.get("training", {}).get("split", {}) for one in others]
+        kept |= {name for one in splits for part in ("validation", "test") for name in one.get(part, ())}
+    found = [source for folder in folders for source in find_studies(folder) if source.labels]
+    further = tuple(source for source in found if source.name not in kept)
+    if folders and not further:
+        raise RVQCError(f"{folders[0]} has no labelled study to learn from that is not kept to validate or test.")
+    if len(further) < len(found):
+        said = f"{len(found) - len(further)} of {len(found)} further studies are kept to validate or test and not learnt from."
+        report({"event": "warning", "message": said})
+    return further
 
 
 def check_networks(config: TrainingConfig, allow: Sequence[str] = ()) -> None:
@@ -295,7 +340,7 @@ def _describe(
     kept: dict[str, list[Snapshot]],
     jobs: Sequence[_Job],
     name: str,
-    data: Path,
+    folders: Sequence[Path],
     terms: Terms,
 ) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
     """The content of ``bundle.json`` and the weights by file."""
@@ -322,7 +367,8 @@ def _describe(
         "qc": {**entry("qc", "qc", kept["qc"][0]), "ceiling": kept["qc"][0].dice},
         "locator": entry("locator", "locator", kept["locator"][0]),
         "training": {
-            "data": data.name,
+            "data": folders[0].name,
+            **({"more": [folder.name for folder in folders[1:]]} if folders[1:] else {}),
             "split": parts,
             "config": config.to_json(),
             "threads": jobs[0].threads,

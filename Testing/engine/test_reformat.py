@@ -62,6 +62,19 @@ def test_the_base_comes_first_whichever_slice_is_stored_first():
     assert widths[2:10].mean() > widths[-10:-2].mean() + 0.5
 
 
+def test_further_planes_lie_near_the_first():
+    image, mask = cylinders()
+    one, many = four_chamber(image, mask), four_chamber(image, mask, planes=4, seed=3)
+    assert many[0].pixels.shape == many[1].pixels.shape == (4, 144, 144)
+    assert all(np.array_equal(a.pixels[0], b.pixels[0]) for a, b in zip(one, many, strict=True))
+    for labels in many[1].pixels[1:]:
+        assert not np.array_equal(labels, one[1].pixels[0])
+        shared = [np.mean((labels == k)[one[1].pixels[0] == k]) for k in (LABELS["LV"], LABELS["RV"])]
+        assert shared[0] > 0.7 and shared[1] > 0.3
+    again, other = (four_chamber(image, mask, planes=4, seed=seed)[1].pixels for seed in (3, 4))
+    assert np.array_equal(again, many[1].pixels) and not np.array_equal(other, many[1].pixels)
+
+
 def test_outside_the_stack_all_is_black():
     image, mask = four_chamber(*cylinders(), spacing_mm=1.5, size=144)
     beyond = image.pixels[0] == 0
@@ -97,3 +110,7 @@ def test_a_folder_of_stacks_becomes_a_folder_of_views(tmp_path):
     (first, _) = (source.load(labels=True) for source in find_studies(tmp_path / "la"))
     assert [stack.name for stack in first.stacks] == ["LA_ED", "LA_ES"]
     assert set(np.unique(first.label("LA", "ES").pixels)) == {0, 1, 2, 3}
+    with pytest.raises(RVQCError, match="0 planes cannot be cut"):
+        write_four_chamber(tmp_path / "sa", tmp_path / "none", planes=0)
+    write_four_chamber(tmp_path / "sa", tmp_path / "planes", planes=3)
+    assert find_studies(tmp_path / "planes")[0].load(labels=True).label("LA", "ED").pixels.shape[0] == 3

@@ -25,7 +25,7 @@ from RVQCLib.phantom import phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.slices import Sampling
 from RVQCLib.study import Study, find_studies
-from RVQCLib.training import Terms, TrainingConfig, choose_candidates, examples_for, train_bundle
+from RVQCLib.training import Terms, TrainingConfig, choose_candidates, examples_for, more_examples, train_bundle
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -410,6 +410,45 @@ def test_a_second_view_is_put_beside_the_first(trained: Trained, tmp_path: Path)
     result = segment_study(phantom_study(1, size=(64, 64), spacing=(4.4, 4.4, 10.0)), bundle, device="cpu")
     assert {stack.image.view for stack in result.stacks} == {"SA", "LA"}
     assert "LA: synthetic only" in result.checks
+
+
+def test_more_studies_are_learnt_from_and_judge_nothing(trained: Trained, tiny_acdc: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "both", []
+    shutil.copytree(trained[0], out)
+    write_phantom(tmp_path / "la", 5, 3, views=("LA",), diseases=("NOR",), size=(64, 64), spacing=(4.4, 4.4))
+    config = replace(TINY, view="LA", epochs=1, qc_epochs=1, locator_epochs=1, networks=("BN1",))
+    train_bundle(tmp_path / "la", out, config, more=[tiny_acdc], device="cpu", report=told.append)
+    views = load_bundle(out).description["views"]
+    short, long = (views[view]["training"] for view in ("SA", "LA"))
+    assert long["more"] == [tiny_acdc.name] and "more" not in short
+    further = {name for name in long["split"]["train"] if name.startswith("patient")}
+    assert further == set(short["split"]["train"]), "the other view keeps the rest to validate and test"
+    assert not any(name.startswith("patient") for part in ("validation", "test") for name in long["split"][part])
+    assert any("4 of 10 further studies are kept" in event.get("message", "") for event in told)
+    assert views["LA"]["calibration"]["n_studies"] == len(long["split"]["validation"])
+    with pytest.raises(RVQCError, match="no labelled study to learn from"):
+        train_bundle(tiny_acdc, tmp_path / "other", TINY, more=[_only(tiny_acdc, short["split"]["test"], tmp_path)])
+
+
+def _only(data: Path, names: list[str], folder: Path) -> Path:
+    for name in names:
+        shutil.copytree(data / name, folder / "few" / name)
+    return folder / "few"
+
+
+def test_masks_of_another_view_do_not_teach_r(tiny_acdc: Path, tmp_path: Path) -> None:
+    write_phantom(tmp_path / "la", 2, 3, views=("LA",), size=(64, 64), spacing=(4.4, 4.4))
+    further = (*find_studies(tiny_acdc), *find_studies(tmp_path / "la"))
+    config = replace(TINY, view="LA")
+    seen = {name: more_examples(run, further, config) for name, run in config.runs().items()}
+    assert {name: len(examples) for name, examples in seen.items()} == {
+        "segmenter1": 24,
+        "segmenter2": 24,
+        "locator": 24,
+        "qc": 4,
+    }
+    assert more_examples(config.runs()["qc"], find_studies(tiny_acdc), config) == []
+    assert seen["segmenter1"][0].images.shape[-1] == config.source_size
 
 
 def test_calibrating_leaves_views_that_the_data_lack(trained: Trained, tmp_path: Path) -> None:

@@ -13,18 +13,25 @@ def add(commands: Any) -> None:
         commands,
         "reformat",
         run,
-        "Cut labelled short-axis stacks along the four-chamber plane, to try LA networks.",
+        "Cut labelled short-axis stacks along the four-chamber plane, to try LA networks or to train them.",
         "rvqc reformat acdc/training acdc-four-chamber",
         computes=False,
     )
     parser.add_argument("data", help="a folder of studies with labelled short-axis stacks")
     parser.add_argument("output", help="folder to write to, in the layout of M&Ms-2")
+    parser.add_argument(
+        "--planes",
+        type=int,
+        default=1,
+        help="planes of every stack: more than one are for training, the others lie near the first, as further slices",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the further planes")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.reformat import write_four_chamber
 
-    studies = write_four_chamber(args.data, args.output)
+    studies = write_four_chamber(args.data, args.output, planes=args.planes, seed=args.seed)
     if not args.json:
         say(f"{len(studies)} four-chamber views are in {args.output}; their pixels are as coarse as the slices were")
     return {"folder": str(args.output), "studies": [str(study) for study in studies]}

@@ -28,6 +28,13 @@ def add(commands: Any) -> None:
         "The same command again goes on where it ended.",
     )
     parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
+    parser.add_argument(
+        "--more",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="more studies with true masks, of any view, that are only learnt from: none of them chooses, calibrates or tests",
+    )
     parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train: short axis or long axis")
     parser.add_argument(
         "--out", required=True, help="folder of the new bundle; a bundle of another view gets this view added"
@@ -129,6 +136,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.data,
         args.out,
         config,
+        more=args.more,
         name=args.name,
         start=args.start,
         device=args.device,
