@@ -91,7 +91,8 @@ def refine_bundle(
     labelled
         Labelled studies for L_SUP and for the guard. Of those that the bundle's split records, the train part is learnt
         from and the validation part guards; the test part is never read. Of other data a fifth guards. Without labels
-        L_SUP is missing, and only the candidates' agreement guards.
+        L_SUP is missing, and only the candidates' agreement guards. A view of which other labelled studies have no labels
+        stays as it is.
     work
         Folder of checkpoints and of every study's masks before and after; by default ``OUT.refinement``. With `resume`
         what an earlier call with the same arguments left there is continued.
@@ -211,6 +212,10 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     chosen = domain.flagged(view, config)
     if not chosen or config.recipe.teacher == "none" or config.epochs == 0:
         reason = "no stack is flagged" if not chosen else "the mode is none"
+        job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
+        return
+    if job.parts["train"] and not _has_labels(job, view):
+        reason = f"no labelled {view} stack teaches or guards"
         job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
         return
     parent = job.bundle.models(view, job.device)
@@ -344,8 +349,8 @@ def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refi
 
 
 def _has_labels(job: _Job, view: str) -> bool:
-    """Whether the guard set has labels of a view; ACDC, for one, has no long axis."""
-    return any(view == labelled for source in job.parts["guard"] for labelled, _ in source.labels)
+    """Whether there are labels of a view to learn from and to guard; ACDC, for one, has no long axis."""
+    return all(any(view == labelled for source in part for labelled, _ in source.labels) for part in job.parts.values())
 
 
 def _finish(job: _Job, domain: NewDomain, name: str) -> None:

@@ -21,10 +21,11 @@ from conftest import REPOSITORY, schematic_study, write_tiny_bundle
 
 from RVQCLib import training
 from RVQCLib.adaptation import SHARES, Material, Refinement, _Slices
-from RVQCLib.bundle import entries, load_bundle, replace_calibration
+from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration
 from RVQCLib.cli import main
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
 from RVQCLib.learner import Learner
+from RVQCLib.phantom import write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle
 from RVQCLib.slices import Sampling
@@ -265,6 +266,18 @@ def test_without_labels_agreement_guards_and_the_test_is_said(parent: Path, tiny
     assert all(e["guard_dice"] is None and 0 <= e["agreement"] <= 1 and e["loss_supervised"] == 0 for e in epochs)
     assert result["guard"]["of"] == "agreement, no labels"
     assert result["calibration"].startswith("the parent's")
+
+
+def test_a_view_without_labels_stays_beside_one_with_labels(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    """A hospital's folder has both views, ACDC's labels are of one: the other is left as it is, and that is said."""
+    both = tmp_path / "both"
+    join_bundles(parent, write_tiny_bundle(tmp_path / "la", views=("LA",)), both)
+    write_phantom(tmp_path / "studies", 2, 5, size=(64, 64), spacing=(4.4, 4.4, 10.0))
+    result = refine_bundle(tmp_path / "studies", both, tmp_path / "new", QUICK, labelled=tiny_acdc, device="cpu")
+    assert result["views"]["LA"]["stopped_because"] == "no labelled LA stack teaches or guards"
+    assert result["views"]["LA"]["flagged_stacks"] == 4 and len(result["views"]["SA"]["candidates"]) == 3
+    old, new = (load_bundle(path).description["views"]["LA"] for path in (both, tmp_path / "new"))
+    assert entries(old) == entries(new)
 
 
 def test_r_does_not_teach_what_is_better_than_its_ceiling(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
