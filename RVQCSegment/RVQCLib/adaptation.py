@@ -21,18 +21,16 @@ from torch import Generator, Tensor
 from RVQCLib.augmentation import AugmentationConfig, augment
 from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
-from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled
 from RVQCLib.fitting import Report, build_like
-from RVQCLib.ghosts import Ghosts
 from RVQCLib.guards import Look, best_of, fallen, reason_to_stop, weighted
 from RVQCLib.inference import hard_masks
 from RVQCLib.learner import Batch, Learner
+from RVQCLib.material import Material
 from RVQCLib.metrics import dice
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.stack import LABELS
-from RVQCLib.styles import Looks
-from RVQCLib.teachers import Flagged, lesson, standing
+from RVQCLib.teachers import lesson, standing
 
 GENTLE = AugmentationConfig(scale=(0.85, 1.2), relabel=0.1, remap=0.25, gamma=0.25, bias=0.25, blur=0.1, noise=0.2)
 """Of flagged slices: moved and turned as in training, but with more of their own look left."""
@@ -44,35 +42,6 @@ SHARES = (1.0, 0.7, 0.5, 0.35, 0.25)
 """How far a candidate may go from its start toward what it learnt, of which the largest is taken at which the guard holds."""
 RISE = 2
 """Epochs after the first in which alpha rises to its full value beside labels."""
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What the candidates of a view learn from and are watched by; `labelled` and the guards are empty without labels.
-
-    Parameters
-    ----------
-    flagged
-        Stacks of the new domain.
-    labelled
-        Training examples in a larger window than the network's.
-    guard, styled
-        Thinned guard examples as they are, and with the look of the new domain.
-    looks
-        Of the flagged stacks; None without labels.
-    ghosts
-        Of the flagged stacks; None without labels, or where no stack has any.
-    domain
-        How to tell images like the flagged stacks from the labelled ones; None without labels.
-    """
-
-    flagged: Sequence[Flagged]
-    labelled: Sequence[Example] = ()
-    guard: Sequence[Example] = ()
-    styled: Sequence[Example] = ()
-    looks: Looks | None = None
-    ghosts: Ghosts | None = None
-    domain: Domain | None = None
 
 
 @dataclass(frozen=True, eq=False)

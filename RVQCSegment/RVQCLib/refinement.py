@@ -14,26 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from RVQCLib.adaptation import Material, Refined, Refinement
+from RVQCLib.adaptation import Refined, Refinement
 from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle, same_networks
 from RVQCLib.calibration import labelled_stacks
-from RVQCLib.dataset import Example, load_examples, split, training_crop
+from RVQCLib.dataset import split
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
 from RVQCLib.fitting import Report, native_precision
-from RVQCLib.ghosts import Ghosts
-from RVQCLib.guards import thinned
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
+from RVQCLib.material import gather, source_size
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
-from RVQCLib.slices import Crop, Sampling
-from RVQCLib.stack import STRUCTURES, Stack
+from RVQCLib.stack import STRUCTURES
 from RVQCLib.study import StudySource, find_studies
-from RVQCLib.styles import Looks
 from RVQCLib.successor import recalibrate, write_successor
 from RVQCLib.teachers import Flagged
 from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt, with_weights
@@ -210,23 +206,19 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     """Refine all candidates of one view; what comes of it is noted in the job."""
     config = job.config
     chosen = domain.flagged(view, config)
-    if not chosen or config.recipe.teacher == "none" or config.epochs == 0:
-        reason = "no stack is flagged" if not chosen else "the mode is none"
-        job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
-        return
-    if job.parts["train"] and not _has_labels(job, view):
-        reason = f"no labelled {view} stack teaches or guards"
-        job.views[view] = {"flagged_stacks": len(chosen), "stopped_because": reason, "candidates": []}
+    idle = {"flagged_stacks": len(chosen), "candidates": []}
+    if reason := _nothing_to_do(job, view, chosen):
+        job.views[view] = {**idle, "stopped_because": reason}
         return
     parent = job.bundle.models(view, job.device)
     job.bundle.check_calibrated(view)
     models = replace(parent.latest, refined=None)
-    flagged = domain.load(chosen, view, models, _source_size(job, view))
+    source = source_size(job.bundle.description["views"][view], config)
+    flagged = domain.load(chosen, view, models, source)
     if not flagged:
-        gone = {"flagged_stacks": len(chosen), "stopped_because": "no flagged stack can be read any more"}
-        job.views[view] = {**gone, "candidates": []}
+        job.views[view] = {**idle, "stopped_because": "no flagged stack can be read any more"}
         return
-    material = _material(job, view, flagged, models)
+    material = gather(job.parts, view, flagged, models, config, source, job.check)
     teacher = _may_teach(job, view, flagged)
     voters = [stack.voters for stack in flagged]
     pool, refined = list(models.segmenters), []
@@ -249,57 +241,13 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
 
 
-def _source_size(job: _Job, view: str) -> int:
-    """Size of the window from which augmentation crops: at least the network's, an even number of pixels larger."""
-    size = job.bundle.description["views"][view]["sampling"]["size"]
-    recorded = job.bundle.description["views"][view].get("training", {}).get("config", {}).get("source_size")
-    wanted = max(size, recorded or job.config.source_size * size // 128)
-    return wanted + (wanted - size) % 2
-
-
-def _material(job: _Job, view: str, flagged: Sequence[Flagged], models: ViewModels) -> Material:
-    """What the candidates learn from and are watched by."""
-    if not job.parts["train"]:
-        return Material(flagged)
-    sampling = models.sampling
-
-    def examples(sources: Sequence[StudySource], size: int) -> list[Example]:
-        def crop(image: Stack, mask: Stack) -> Crop:
-            job.check()
-            return training_crop(image, mask, sampling, size)
-
-        return load_examples(sources, view, crop, sampling)
-
-    labelled = examples(job.parts["train"], _source_size(job, view)) if job.config.recipe.supervised else []
-    guards = examples(job.parts["guard"], sampling.size)
-    thin = thinned(guards, job.config.guard_slices)
-    new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
-    ghosts = Ghosts.of([stack.source for stack in flagged])
-    generator = torch.Generator().manual_seed(job.config.seed)
-    seen = guards
-    if ghosts is not None:  # which come from beyond the guard's own window
-        wide = examples(job.parts["guard"], _source_size(job, view))
-        seen = [_haunted(example, ghosts, sampling, generator) for example in wide]
-    looks = Looks.of(new, np.concatenate([example.images for example in seen]))
-    styled = _styled(thinned(seen, job.config.guard_slices), looks, generator)
-    return Material(flagged, labelled, thin, styled, looks, ghosts, Domain.of(new, old))
-
-
-def _haunted(example: Example, ghosts: Ghosts, sampling: Sampling, generator: torch.Generator) -> Example:
-    """An example of a larger window with the ghosts of the new domain, cut to the networks' and scaled to 0..1 there."""
-    edge = (example.images.shape[-1] - sampling.size) // 2
-    middle = np.s_[:, edge : edge + sampling.size, edge : edge + sampling.size]
-    images = ghosts.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0].numpy()[middle]
-    return replace(example, images=sampling.scale(images, images).astype(np.float16), labels=example.labels[middle])
-
-
-def _styled(guard: Sequence[Example], looks: Looks, generator: torch.Generator) -> list[Example]:
-    """The guard examples with the look of the new domain: labelled, and like what is to be segmented."""
-    result = []
-    for example in guard:
-        styled = looks.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0]
-        result.append(replace(example, images=styled.numpy().astype(np.float16)))
-    return result
+def _nothing_to_do(job: _Job, view: str, chosen: Sequence[tuple[str, str]]) -> str:
+    """Why a view stays as it is, or an empty string."""
+    if not chosen:
+        return "no stack is flagged"
+    if job.config.recipe.teacher == "none" or job.config.epochs == 0:
+        return "the mode is none"
+    return f"no labelled {view} stack teaches or guards" if job.parts["train"] and not _has_labels(job, view) else ""
 
 
 def _may_teach(job: _Job, view: str, flagged: Sequence[Flagged]) -> dict[str, Any]:

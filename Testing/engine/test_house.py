@@ -70,6 +70,7 @@ ORDER = [
         "newdomain",
         "successor",
         "learner",
+        "material",
     ),
     *(
         "adaptation",
@@ -100,6 +101,7 @@ TORCH_ROOMS = {
     "styles",
     "ghosts",
     "learner",
+    "material",
 }
 TORCH_ROOMS |= {"adaptation", "verdict", "refinement"}
 PACKAGES = {"RVQCLib", "torch", "numpy", "SimpleITK", "safetensors", "jinja2", "markupsafe", "__future__"}

@@ -20,11 +20,12 @@ import torch
 from conftest import REPOSITORY, schematic_study, write_tiny_bundle
 
 from RVQCLib import training
-from RVQCLib.adaptation import SHARES, Material, Refinement, _Slices
+from RVQCLib.adaptation import SHARES, Refinement, _Slices
 from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration
 from RVQCLib.cli import main
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
 from RVQCLib.learner import Learner
+from RVQCLib.material import Material
 from RVQCLib.phantom import write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle

@@ -1,0 +1,122 @@
+"""What refinement learns from and is watched by: flagged stacks, labelled slices, guards with and without the new look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from RVQCLib.bundle import ViewModels
+from RVQCLib.dataset import Example, load_examples, training_crop
+from RVQCLib.domain import Domain
+from RVQCLib.ghosts import Ghosts
+from RVQCLib.guards import thinned
+from RVQCLib.recipes import RefinementConfig
+from RVQCLib.slices import Crop, Sampling
+from RVQCLib.stack import Stack
+from RVQCLib.study import StudySource
+from RVQCLib.styles import Looks
+from RVQCLib.teachers import Flagged
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What the candidates of a view learn from and are watched by; `labelled` and the guards are empty without labels.
+
+    Parameters
+    ----------
+    flagged
+        Stacks of the new domain.
+    labelled
+        Training examples in a larger window than the network's.
+    guard, styled
+        Thinned guard examples as they are, and with the look of the new domain.
+    looks
+        Of the flagged stacks; None without labels.
+    ghosts
+        Of the flagged stacks; None without labels, or where no stack has any.
+    domain
+        How to tell images like the flagged stacks from the labelled ones; None without labels.
+    """
+
+    flagged: Sequence[Flagged]
+    labelled: Sequence[Example] = ()
+    guard: Sequence[Example] = ()
+    styled: Sequence[Example] = ()
+    looks: Looks | None = None
+    ghosts: Ghosts | None = None
+    domain: Domain | None = None
+
+
+def source_size(part: Mapping[str, Any], config: RefinementConfig) -> int:
+    """Size of the window from which augmentation crops, for a view's part of ``bundle.json``: at least the network's, an even
+    number of pixels larger."""
+    size = part["sampling"]["size"]
+    recorded = part.get("training", {}).get("config", {}).get("source_size")
+    wanted = max(size, recorded or config.source_size * size // 128)
+    return wanted + (wanted - size) % 2
+
+
+def gather(
+    parts: Mapping[str, Sequence[StudySource]],
+    view: str,
+    flagged: Sequence[Flagged],
+    models: ViewModels,
+    config: RefinementConfig,
+    source: int,
+    check: Callable[[], None] = lambda: None,
+) -> Material:
+    """What the candidates of `view` learn from and are watched by.
+
+    Parameters
+    ----------
+    parts
+        The labelled studies: ``train``, without which there is nothing but the flagged stacks, and ``guard``.
+    source
+        Size of the larger window (`source_size`).
+    check
+        Is called before every stack and may raise.
+    """
+    if not parts["train"]:
+        return Material(flagged)
+    sampling = models.sampling
+
+    def examples(sources: Sequence[StudySource], size: int) -> list[Example]:
+        def crop(image: Stack, mask: Stack) -> Crop:
+            check()
+            return training_crop(image, mask, sampling, size)
+
+        return load_examples(sources, view, crop, sampling)
+
+    labelled = examples(parts["train"], source) if config.recipe.supervised else []
+    guards = examples(parts["guard"], sampling.size)
+    thin = thinned(guards, config.guard_slices)
+    new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
+    ghosts = Ghosts.of([stack.source for stack in flagged])
+    generator = torch.Generator().manual_seed(config.seed)
+    seen = guards
+    if ghosts is not None:  # which come from beyond the guard's own window
+        seen = [_haunted(example, ghosts, sampling, generator) for example in examples(parts["guard"], source)]
+    looks = Looks.of(new, np.concatenate([example.images for example in seen]))
+    styled = _styled(thinned(seen, config.guard_slices), looks, generator)
+    return Material(flagged, labelled, thin, styled, looks, ghosts, Domain.of(new, old))
+
+
+def _haunted(example: Example, ghosts: Ghosts, sampling: Sampling, generator: torch.Generator) -> Example:
+    """An example of a larger window with the ghosts of the new domain, cut to the networks' and scaled to 0..1 there."""
+    edge = (example.images.shape[-1] - sampling.size) // 2
+    middle = np.s_[:, edge : edge + sampling.size, edge : edge + sampling.size]
+    images = ghosts.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0].numpy()[middle]
+    return replace(example, images=sampling.scale(images, images).astype(np.float16), labels=example.labels[middle])
+
+
+def _styled(guard: Sequence[Example], looks: Looks, generator: torch.Generator) -> list[Example]:
+    """The guard examples with the look of the new domain: labelled, and like what is to be segmented."""
+    result = []
+    for example in guard:
+        styled = looks.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0]
+        result.append(replace(example, images=styled.numpy().astype(np.float16)))
+    return result
