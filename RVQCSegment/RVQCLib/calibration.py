@@ -128,7 +128,7 @@ def calibrate_bundle(
     Parameters
     ----------
     part
-        Part of the split that the bundle records; studies of its training part are always refused.
+        Part of the split that the bundle records, of any view; studies of a view's own training part are always refused.
     views
         Views to calibrate; none: all that `data` has labels of.
     jobs
@@ -154,7 +154,7 @@ def calibrate_bundle(
             continue
         models = bundle.models(view, device)
         description = bundle.description["views"][view]
-        sources = select_part(found, {view: description}, part)
+        sources = select_part(found, bundle.description["views"], part)  # who is kept from one view is kept from all
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
         unseen = [source for source in sources if source.name not in seen]
         result[view] = calibrate_view(unseen, view, models, jobs=jobs, report=report)
