@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
         commands,
         "reformat",
         run,
-        "Cut labelled short-axis stacks along the four-chamber plane, to try LA networks or to train them.",
+        "Cut labelled SA stacks along the four-chamber plane, to try or train LA networks.",
         "rvqc reformat acdc/training acdc-four-chamber",
         computes=False,
     )
