@@ -178,7 +178,7 @@ def train_bundle(
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
     read here. `more` are folders of labelled studies of any view that are only learnt from (`more_examples`); those that
-    this training, or another view of `out`, keeps to validate or test are not. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
+    this training, or another view of `out` or `start`, keeps to validate or test are not. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
     `work`, where one training at a time is at work; calling again with the same arguments continues there, and leaves a
     finished bundle as it is, with a calibration that it got since.
 
@@ -210,7 +210,8 @@ def train_bundle(
     )
     if not parts["train"] or not parts["validation"]:
         raise RVQCError(f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5.")
-    further = _only_learnt_from(more, parts, Path(out), config.view, report)
+    beside = [Path(path) for path in (out, start) if path]
+    further = _only_learnt_from(more, parts, beside, config.view, report)
     if not start and min(config.epochs, config.qc_epochs, config.locator_epochs) < 1:
         raise RVQCError("Only a training that begins from a bundle can have runs of 0 epochs; give --from, or epochs.")
     weights_of = {}
@@ -255,15 +256,16 @@ def train_bundle(
 
 
 def _only_learnt_from(
-    folders: Sequence[str | Path], parts: dict[str, list[str]], out: Path, view: str, report: Report
+    folders: Sequence[str | Path], parts: dict[str, list[str]], bundles: Sequence[Path], view: str, report: Report
 ) -> tuple[StudySource, ...]:
-    """The labelled studies of `folders` but for those that `parts`, or another view of the bundle `out`, keeps to validate
-    or test."""
-    kept = {name for part in ("validation", "test") for name in parts[part]}
-    if folders and (out / "bundle.json").is_file():
-        others = [one for other, one in load_bundle(out).description["views"].items() if other != view]
-        splits = [one.get("training", {}).get("split", {}) for one in others]
-        kept |= {name for one in splits for part in ("validation", "test") for name in one.get(part, ())}
+    """The labelled studies of `folders` but for those that `parts`, or another view of the `bundles`, keeps to validate or
+    test."""
+    splits = [parts]
+    for path in bundles if folders else ():
+        if (path / "bundle.json").is_file():
+            others = [one for other, one in load_bundle(path).description["views"].items() if other != view]
+            splits += [one.get("training", {}).get("split", {}) for one in others]
+    kept = {name for one in splits for part in ("validation", "test") for name in one.get(part, ())}
     found = [source for folder in folders for source in find_studies(folder) if source.labels]
     further = tuple(source for source in found if source.name not in kept)
     if folders and not further:
