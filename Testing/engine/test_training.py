@@ -430,6 +430,25 @@ def test_more_studies_are_learnt_from_and_judge_nothing(trained: Trained, tiny_a
         train_bundle(tiny_acdc, tmp_path / "other", TINY, more=[_only(tiny_acdc, short["split"]["test"], tmp_path)])
 
 
+def test_who_is_kept_from_one_view_may_calibrate_another(trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    join_bundles(trained[0], write_tiny_bundle(tmp_path / "la", views=("LA",)), out)
+    kept = trained[1]["views"]["SA"]["training"]["split"]["validation"]
+    for name in (*kept, "patient999"):
+        write_phantom(tmp_path / "one", 1, 3, views=("LA",), size=(64, 64), spacing=(4.4, 4.4))
+        (source,) = find_studies(tmp_path / "one")
+        _named(tmp_path / "one" / source.name, tmp_path / "data" / name)
+    found = calibrate_bundle(out, tmp_path / "data", views=["LA"], device="cpu")
+    assert found["LA"]["n_studies"] == len(kept)
+
+
+def _named(folder: Path, home: Path) -> None:
+    """The study of the folder under another name."""
+    home.mkdir(parents=True)
+    for file in folder.iterdir():
+        file.rename(home / file.name.replace(folder.name, home.name))
+
+
 def _only(data: Path, names: list[str], folder: Path) -> Path:
     for name in names:
         shutil.copytree(data / name, folder / "few" / name)
