@@ -77,10 +77,10 @@ def test_the_error_of_a_thread_comes_through_and_the_cores_are_given_back(cores:
     assert torch.get_num_threads() == 4
 
 
-WORK = """
+WORK = r"""
 from RVQCLib.parallel import in_order
 if __name__ == "__main__":
-    list(in_order(exec, ["print('at work', flush=True); import time; time.sleep(600)"] * 2, jobs=2))
+    list(in_order(exec, [r"import os, time; os.write(1, b'at work\n'); time.sleep(600)"] * 2, jobs=2))
 """
 
 
