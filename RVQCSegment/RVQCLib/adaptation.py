@@ -23,7 +23,7 @@ from RVQCLib.bundle import ViewModels
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled
 from RVQCLib.fitting import Report, build_like
-from RVQCLib.guards import Look, best_of, fallen, reason_to_stop, weighted
+from RVQCLib.guards import EpochRecord, best_of, fallen, reason_to_stop, weighted
 from RVQCLib.inference import hard_masks
 from RVQCLib.learner import Batch, Learner
 from RVQCLib.material import Material
@@ -50,7 +50,7 @@ class Refined:
 
     weights: dict[str, Tensor]
     probabilities: list[np.ndarray]
-    looks: tuple[Look, ...]
+    history: tuple[EpochRecord, ...]
     kept: int
     stopped_because: str
     rolled_back: bool
@@ -61,7 +61,7 @@ class Refined:
             "kept_epoch": self.kept,
             "stopped_because": self.stopped_because,
             "rolled_back": self.rolled_back,
-            "epochs": [look.to_json() for look in self.looks],
+            "epochs": [record.to_json() for record in self.history],
         }
 
 
@@ -104,8 +104,8 @@ class Refinement:
         model = copy.deepcopy(self.models.segmenters[self.number])
         learner = Learner(config, model, self.models.device, self.report)
         learner.load(self.checkpoint)
-        if learner.looks:
-            own = self._probabilities(learner, learner.toward(learner.looks[-1].share))
+        if learner.history:
+            own = self._probabilities(learner, learner.toward(learner.history[-1].share))
         else:
             own = self._see(learner)
         reason = self._reason(learner)
@@ -120,19 +120,19 @@ class Refinement:
         return self._end(learner, own, reason or "K_semi was reached" if recipe.teacher != "none" else "nothing to do")
 
     def _reason(self, learner: Learner) -> str:
-        looks, config = learner.looks, self.config
+        history, config = learner.history, self.config
         if config.recipe.guarded:
-            return reason_to_stop(looks, config.allowed(looks[0].guard), config.patience)
-        return "no flags are left" if looks[-1].flagged == 0 < looks[0].flagged else ""
+            return reason_to_stop(history, config.allowed(history[0].guard), config.patience)
+        return "no flags are left" if history[-1].flagged == 0 < history[0].flagged else ""
 
     def _end(self, learner: Learner, own: list[np.ndarray], reason: str) -> Refined:
-        looks, allowed = learner.looks, self.config.allowed(learner.looks[0].guard)
-        kept = best_of(looks, allowed) if self.config.recipe.guarded else looks[-1]
+        history, allowed = learner.history, self.config.allowed(learner.history[0].guard)
+        kept = best_of(history, allowed) if self.config.recipe.guarded else history[-1]
         weights = learner.best if self.config.recipe.guarded else learner.average
         if kept.epoch != learner.epoch:
             own = self._probabilities(learner, weights)
-        back = self.config.recipe.guarded and fallen(looks[0].guard, looks[-1].guard) > allowed
-        return Refined(weights, own, tuple(looks), kept.epoch, reason, back)
+        back = self.config.recipe.guarded and fallen(history[0].guard, history[-1].guard) > allowed
+        return Refined(weights, own, tuple(history), kept.epoch, reason, back)
 
     # What is seen --------------------------------------------------------------------------------------------------
 
@@ -143,12 +143,12 @@ class Refinement:
         own = self._probabilities(learner, weights)
         here = standing(own, self._others, self.material.flagged, self.models)
         if not guard:
-            learner.remember(Look(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged))
+            learner.remember(EpochRecord(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged))
             return own
         # With labels the score owes nothing to R or to the other candidates, who may all be wrong in the same way.
         score = weighted(self._guard(learner, weights, self.material.styled))
         score, flagged = learner.crew.agree([score, here.flagged], learner.device)
-        learner.remember(Look(learner.epoch, guard, score, int(flagged), share))
+        learner.remember(EpochRecord(learner.epoch, guard, score, int(flagged), share))
         return own
 
     def _settle(self, learner: Learner) -> tuple[float, dict[str, float]]:
@@ -159,11 +159,11 @@ class Refinement:
         """
         if not self.material.guard:
             return 1.0, {}
-        last = SHARES.index(learner.looks[-1].share) if learner.looks else 0
+        last = SHARES.index(learner.history[-1].share) if learner.history else 0
         for share in SHARES[max(last - 1, 0) :]:
             guard = self._guard(learner, learner.toward(share), self.material.guard)
             guard = dict(zip(guard, learner.crew.agree(list(guard.values()), learner.device), strict=True))
-            before = learner.looks[0].guard if learner.looks else guard
+            before = learner.history[0].guard if learner.history else guard
             if not self.config.recipe.guarded or fallen(before, guard) <= self.config.allowed(guard):
                 break
         return share, guard
@@ -192,7 +192,7 @@ class Refinement:
             raise Cancelled
 
     def _tell(self, learner: Learner, losses: np.ndarray, seconds: float) -> None:
-        first, now, count = learner.looks[0], learner.looks[-1], len(self.models.segmenters)
+        first, now, count = learner.history[0], learner.history[-1], len(self.models.segmenters)
         left = self.config.epochs - learner.epoch + self.config.epochs * (count - self.number - 1)
         event = {"event": "epoch", "candidate": self.number + 1, "candidates": count, "epoch": learner.epoch}
         event |= {"epochs": self.config.epochs, "alpha": self._alpha(learner.epoch)}

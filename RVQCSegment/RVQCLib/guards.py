@@ -39,7 +39,7 @@ def fallen(before: Mapping[str, float], now: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
-class Look:
+class EpochRecord:
     """What was seen of a candidate after an epoch.
 
     Parameters
@@ -65,16 +65,16 @@ class Look:
         return {**asdict(self), "guard": dict(self.guard)}
 
 
-def best_of(looks: Sequence[Look], margin: float) -> Look:
-    """The look to keep: the best score among those whose guard held. The first, before any step, always counts."""
-    best = looks[0]
-    for look in looks[1:]:
-        if fallen(looks[0].guard, look.guard) <= margin and look.score > best.score + PLATEAU:
-            best = look
+def best_of(history: Sequence[EpochRecord], margin: float) -> EpochRecord:
+    """The record to keep: the best score among those whose guard held. The first, before any step, always counts."""
+    best = history[0]
+    for record in history[1:]:
+        if fallen(history[0].guard, record.guard) <= margin and record.score > best.score + PLATEAU:
+            best = record
     return best
 
 
-def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
+def reason_to_stop(history: Sequence[EpochRecord], margin: float, patience: int) -> str:
     """Why a guarded candidate should stop now, or an empty string: no flags, guard, plateau, in this order.
 
     A guard that fell is no reason before `patience` has run out: with a high learning rate it falls at first and comes back,
@@ -84,10 +84,10 @@ def reason_to_stop(looks: Sequence[Look], margin: float, patience: int) -> str:
     to lose. One that has lost its flags and still becomes better goes on, for a fence sees only the worst; and so does one that
     has not become better yet.
     """
-    now = looks[-1]
-    best = best_of(looks, margin).epoch
-    if now.flagged == 0 < looks[0].flagged and 0 < best < now.epoch:
+    now = history[-1]
+    best = best_of(history, margin).epoch
+    if now.flagged == 0 < history[0].flagged and 0 < best < now.epoch:
         return "no flags are left"
     if now.epoch - best >= patience:
-        return "the guard fell" if fallen(looks[0].guard, now.guard) > margin else "plateau"
+        return "the guard fell" if fallen(history[0].guard, now.guard) > margin else "plateau"
     return ""

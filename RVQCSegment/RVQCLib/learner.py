@@ -21,7 +21,7 @@ from RVQCLib.bundle import ViewModels
 from RVQCLib.distributed import crew
 from RVQCLib.files import RVQCError, same_settings, whole_file
 from RVQCLib.fitting import Report, native_precision, random_states, read_checkpoint, restore_random, under
-from RVQCLib.guards import Look, best_of
+from RVQCLib.guards import EpochRecord, best_of
 from RVQCLib.inference import reconstruct
 from RVQCLib.losses import semi_supervised_loss, supervised_loss
 from RVQCLib.recipes import RefinementConfig
@@ -46,7 +46,7 @@ class Learner:
     """Model, slow-moving copy, optimizer, and what was seen so far: what a checkpoint holds.
 
     The copy is the model itself in modes without guards. `start` holds the weights from before, `best` those of the best
-    look.
+    epoch.
     """
 
     def __init__(self, config: RefinementConfig, model: nn.Module, device: str, report: Report) -> None:
@@ -63,7 +63,7 @@ class Learner:
         self.best = dict(self.start)
         self.epoch = 0
         self.updates = 0
-        self.looks: list[Look] = []
+        self.history: list[EpochRecord] = []
 
     def set_learning_rate(self, epoch: float) -> None:
         """Warm up over a quarter of an epoch, then a half cosine down to a tenth."""
@@ -174,11 +174,11 @@ class Learner:
         self.average = {name: value.cpu() for name, value in self.average.items()}
         self.optimizer.load_state_dict(self.optimizer.state_dict())  # which brings its moments to the parameters
 
-    def remember(self, look: Look) -> None:
+    def remember(self, record: EpochRecord) -> None:
         """Add what was seen after an epoch; where it is the best so far, the weights that were looked at are kept."""
-        self.looks.append(look)
-        if best_of(self.looks, self.config.allowed(look.guard)) is look:
-            self.best = self.toward(look.share)
+        self.history.append(record)
+        if best_of(self.history, self.config.allowed(record.guard)) is record:
+            self.best = self.toward(record.share)
 
     # The checkpoint ------------------------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class Learner:
             tensors |= {f"adam/{index}/{key}": value for key, value in values.items()}
         tensors |= {f"random/{kind}": state for kind, state in random_states(self.device).items()}
         meta = {"config": self.config.to_json(), "epoch": self.epoch, "updates": self.updates}
-        meta["looks"] = [look.to_json() for look in self.looks]
+        meta["history"] = [record.to_json() for record in self.history]
         with whole_file(path) as part:
             # Clones, because safetensors refuses tensors that share memory.
             stored = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -214,7 +214,7 @@ class Learner:
         if not same_settings(meta["config"], self.config.to_json(), RefinementConfig().to_json()):
             raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
         self.epoch, self.updates = meta["epoch"], meta["updates"]
-        self.looks = [_look(values) for values in meta["looks"]]
+        self.history = [_record(values) for values in meta["history"]]
         self.model.load_state_dict(under(tensors, "model"))
         self.average = {k: v.to(self.device) for k, v in under(tensors, "average").items()}
         self.best = {k: v.to(self.device) for k, v in under(tensors, "best").items()}
@@ -227,8 +227,8 @@ class Learner:
         restore_random(under(tensors, "random"), self.device)
 
 
-def _look(values: dict[str, Any]) -> Look:
-    return Look(values["epoch"], values["guard"], values["score"], values["flagged"], values["share"])
+def _record(values: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(values["epoch"], values["guard"], values["score"], values["flagged"], values["share"])
 
 
 @torch.no_grad()

@@ -73,10 +73,10 @@ def judge_by_agreement(refined: Sequence[Refined], config: RefinementConfig) -> 
 
 def _own_guards(refined: Sequence[Refined]) -> tuple[dict[str, float], dict[str, float]]:
     """The mean of the candidates' own guards, before and as they came."""
-    looks = [(one.looks[0], next(look for look in one.looks if look.epoch == one.kept)) for one in refined]
+    ends = [(one.history[0], next(record for record in one.history if record.epoch == one.kept)) for one in refined]
     before, after = (
-        {key: float(np.mean([look.guard[key] for look in all_])) for key in all_[0].guard}
-        for all_ in zip(*looks, strict=True)
+        {key: float(np.mean([record.guard[key] for record in all_])) for key in all_[0].guard}
+        for all_ in zip(*ends, strict=True)
     )
     return before, after
 

@@ -7,13 +7,13 @@ import pytest
 
 from RVQCLib.dataset import Example
 from RVQCLib.files import RVQCError
-from RVQCLib.guards import Look, best_of, fallen, reason_to_stop, thinned, weighted
+from RVQCLib.guards import EpochRecord, best_of, fallen, reason_to_stop, thinned, weighted
 from RVQCLib.recipes import RECIPES, RefinementConfig
 from RVQCLib.successor import widened
 
 
-def look(epoch: int, rv: float, score: float, flagged: int = 5, other: float = 0.9) -> Look:
-    return Look(epoch, {"RV": rv, "LV": other, "MYO": other}, score, flagged)
+def look(epoch: int, rv: float, score: float, flagged: int = 5, other: float = 0.9) -> EpochRecord:
+    return EpochRecord(epoch, {"RV": rv, "LV": other, "MYO": other}, score, flagged)
 
 
 def example(name: str, slices: int) -> Example:
@@ -48,7 +48,7 @@ def test_the_guard_falls_by_the_rv_or_by_the_mean() -> None:
         ([look(0, 0.90, 0.70), look(1, 0.92, 0.60)], 0),
     ],
 )
-def test_the_epoch_that_is_kept(looks: list[Look], kept: int) -> None:
+def test_the_epoch_that_is_kept(looks: list[EpochRecord], kept: int) -> None:
     assert best_of(looks, margin=0.005).epoch == kept
 
 
@@ -65,7 +65,7 @@ def test_the_reasons_to_stop() -> None:
     assert reason_to_stop([start, better, look(2, 0.90, 0.70, flagged=0)], 0.005, 2) == "no flags are left"
     assert reason_to_stop([start, look(1, 0.90, 0.71, flagged=0)], 0.005, 2) == ""  # still becoming better
     assert reason_to_stop([start, look(1, 0.90, 0.69), look(2, 0.90, 0.70)], 0.005, 2) == "plateau"
-    agreed = [Look(k, {"agreement": value}, 0.7 + k / 10, 5) for k, value in enumerate((0.8, 0.796, 0.79))]
+    agreed = [EpochRecord(k, {"agreement": value}, 0.7 + k / 10, 5) for k, value in enumerate((0.8, 0.796, 0.79))]
     assert reason_to_stop(agreed[:2], 0.005, 1) == "" and reason_to_stop(agreed, 0.005, 1) == "the guard fell"
     assert best_of(agreed, 0.005).epoch == 1
 
