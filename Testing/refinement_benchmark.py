@@ -36,6 +36,7 @@ from RVQCLib.dataset import load_examples, training_crop
 from RVQCLib.evaluation import interval, stack_rows
 from RVQCLib.files import read_json, write_json
 from RVQCLib.learner import Batch, Learner
+from RVQCLib.material import source_size
 from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle
 from RVQCLib.shifts import shift_stack
@@ -106,13 +107,12 @@ def judged(sources: Iterable[StudySource], bundle: Bundle, device: str) -> dict[
 
 
 def fine_tuned(
-    models: ViewModels, labelled: Sequence[StudySource], config: RefinementConfig
+    models: ViewModels, labelled: Sequence[StudySource], config: RefinementConfig, source: int
 ) -> list[dict[str, torch.Tensor]]:
     """The weights of all segmenters after `epochs` times `steps` steps on labelled slices, only moved and turned: the slow-moving
-    copies of `learner.Learner`."""
+    copies of `learner.Learner`. `source` is the size of the window from which the slices are cropped."""
     sampling = models.sampling
-    size = config.source_size * sampling.size // 128
-    examples = load_examples(labelled, "SA", lambda i, t: training_crop(i, t, sampling, size), sampling)
+    examples = load_examples(labelled, "SA", lambda i, t: training_crop(i, t, sampling, source), sampling)
     images, labels = (np.concatenate([getattr(e, name) for e in examples]) for name in ("images", "labels"))
     placed = PLACED.for_upright() if sampling.upright else PLACED
     result = []
@@ -136,7 +136,6 @@ class Benchmark:
         self.args, self.home = args, home
         self.sources = {source.name: source for source in find_studies(args.data)}
         self.bundle_path = Path(args.bundle) if args.bundle else shipped_bundle()
-        self.labelled = Path(args.data)
         self.patients, self.untouched = self._choose()
 
     def _choose(self) -> tuple[list[str], list[str]]:
@@ -144,31 +143,26 @@ class Benchmark:
 
         The ceiling learns from the labels of `teachers`: the train part, or the others of that group.
         """
-        if self.args.leave_out:
-            self.bundle_path = self._train_without(self.args.leave_out)
-        self.split = load_bundle(self.bundle_path).description["views"]["SA"]["training"]["split"]
-        test = [name for name in self.split["test"] if name in self.sources]
-        self.teachers = self.split["train"]
-        if self.args.leave_out:
-            group = sorted(n for n, s in self.sources.items() if s.group == self.args.leave_out)
-            self.teachers = group[self.args.patients :]
-            return group[: self.args.patients], test[: self.args.untouched]
+        group = self.args.leave_out
+        if group:
+            self.bundle_path = self._train_without(group)
+        split = load_bundle(self.bundle_path).description["views"]["SA"]["training"]["split"]
+        test = [name for name in split["test"] if name in self.sources]
+        self.teachers = split["train"]
+        if group:
+            left_out = sorted(name for name in test if self.sources[name].group == group)
+            others = [name for name in test if name not in left_out]
+            self.teachers = left_out[self.args.patients :]
+            return left_out[: self.args.patients], others[: self.args.untouched]
         return test[::2][: self.args.patients], test[1::2][: self.args.untouched]
 
     def _train_without(self, group: str) -> Path:
         """A light bundle from all groups but one."""
-        data, out = self.home / f"without-{group}", self.home / f"bundle-without-{group}"
-        data.mkdir(parents=True, exist_ok=True)
-        for source in self.sources.values():
-            link = data / source.name
-            if source.group != group and not link.exists():
-                link.symlink_to((Path(self.args.data) / source.name).resolve())
-        config = TrainingConfig(
-            width=8, epochs=self.args.train_epochs, qc_epochs=30, locator_epochs=6, precision="auto"
-        )
+        out = self.home / f"bundle-without-{group}"
+        sizes = {"width": 8, "epochs": self.args.train_epochs, "qc_epochs": 30, "locator_epochs": 6}
+        config = TrainingConfig(**sizes, precision="auto", leave_out=(group,))
         if not out.exists():
-            train_bundle(data, out, config, device=self.args.device, jobs=2, report=_progress)
-        self.labelled = data
+            train_bundle(self.args.data, out, config, device=self.args.device, jobs=2, report=_progress)
         return out
 
     def runs(self) -> Iterable[tuple[str, int, str]]:
@@ -195,7 +189,7 @@ class Benchmark:
             row |= self._with_labels(shift, seed, old, out, config, row["before"])
         else:
             result = refine_bundle(
-                data, self.bundle_path, out, config, labelled=self.labelled, device=self.args.device, report=_progress
+                data, self.bundle_path, out, config, labelled=self.args.data, device=self.args.device, report=_progress
             )
             row |= {key: result[key] for key in ("stopped_because", "guard", "changed", "calibration", "studies")}
         row["seconds"] = time.monotonic() - started
@@ -225,7 +219,8 @@ class Benchmark:
     ) -> dict[str, Any]:
         """Write the bundle of the ceiling to `out`; what a refinement would have said of itself."""
         data = self._shifted(shift, seed, self.teachers, "-labelled")
-        weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config)
+        source = source_size(parent.description["views"]["SA"], config)
+        weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config, source)
         records = [{"mode": CEILING}] * len(weights)
         write_successor(out, parent, {"SA": weights}, {"SA": records}, CEILING, second=False, domains={})
         names = sorted({row["study"] for row in before.values()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +64,48 @@ def test_what_was_lost_what_came_back_and_to_whom(row: dict[str, Any]) -> None:
     assert text.rstrip().endswith("| 0.073 | 0.33 |")
 
 
+TINY = TrainingConfig(
+    width=4,
+    parameters={"BN1": {"stages": 3}, "BN2": {"stages": 3}},
+    epochs=1,
+    qc_epochs=1,
+    locator_epochs=1,
+    sampling=Sampling(size=32, spacing_mm=4.0),
+)
+
+
+def tiny_call(data: Path, home: Path, *modes: str) -> list[str]:
+    """The command line of a run over one patient in a few steps; the rows come to ``r.json`` in `home`."""
+    sizes = {"seeds": 0, "patients": 1, "untouched": 1, "epochs": 1, "steps": 2, "batch": 2, "guard-slices": 4}
+    sizes |= {"threads": 1, "out": home / "r.json", "table": home / "r.md", "work": home / "work"}
+    return [str(data), "--no-calibration", *(f"--{name}={value}" for name, value in sizes.items()), "--modes", *modes]
+
+
 def test_a_tiny_run_from_end_to_end(tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampling = Sampling(size=32, spacing_mm=4.0)
-    shape = {"BN1": {"stages": 3}, "BN2": {"stages": 3}}
-    config = TrainingConfig(width=4, parameters=shape, epochs=1, qc_epochs=1, locator_epochs=1, sampling=sampling)
-    train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
-    out, table = tmp_path / "r.json", tmp_path / "r.md"
-    command = [str(tiny_acdc), "--out", str(out), "--table", str(table), "--work", str(tmp_path / "work")]
-    command += ["--bundle", str(tmp_path / "bundle"), "--modes", "none", "ceiling", "--shifts", "noise:5"]
-    sizes = {
-        "seeds": 0,
-        "patients": 1,
-        "untouched": 1,
-        "epochs": 1,
-        "steps": 2,
-        "batch": 2,
-        "guard-slices": 4,
-        "threads": 1,
-    }
-    command += ["--no-calibration", *(f"--{name}={value}" for name, value in sizes.items())]
+    train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu")
+    command = tiny_call(tiny_acdc, tmp_path, "none", "ceiling")
+    command += ["--bundle", str(tmp_path / "bundle"), "--shifts", "noise:5"]
     refinement_benchmark.main(command)
-    none, ceiling = read_json(out)["rows"]
+    none, ceiling = read_json(tmp_path / "r.json")["rows"]
     assert none["changed"] == [] and none["after"] == none["before"] != none["clean"]
     assert ceiling["changed"] == ["SA 1", "SA 2"] and ceiling["after"] != ceiling["before"] == none["before"]
     assert not set(ceiling["after"]) & set(ceiling["untouched_after"])
-    assert table.read_text(encoding="utf-8") == tables([none, ceiling])
+    assert (tmp_path / "r.md").read_text(encoding="utf-8") == tables([none, ceiling])
     monkeypatch.setattr(refinement_benchmark, "refine_bundle", lambda *_, **__: pytest.fail("done twice"))
     refinement_benchmark.main(command)
+
+
+def test_a_group_that_no_network_saw(tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(data: Path, out: Path, config: TrainingConfig, **how: Any) -> None:
+        train_bundle(data, out, replace(TINY, leave_out=config.leave_out), **{**how, "jobs": 1})
+
+    monkeypatch.setattr(refinement_benchmark, "train_bundle", train)
+    refinement_benchmark.main([*tiny_call(tiny_acdc, tmp_path, "none", "ceiling"), "--leave-out", "DCM"])
+    none, ceiling = read_json(tmp_path / "r.json")["rows"]
+    training = read_json(tmp_path / "work" / "bundle-without-DCM" / "bundle.json")["views"]["SA"]["training"]
+    group = {f"patient{number:03d}" for number in range(2, 11, 2)}
+    learnt_from = {*training["split"]["train"], *training["split"]["validation"]}
+    judged, others = ({s["study"] for s in none[key].values()} for key in ("before", "untouched_before"))
+    assert len(judged) == len(others) == 1 and judged < group
+    assert not learnt_from & group and not others & (learnt_from | group)
+    assert none["clean"] == none["before"] == none["after"] != ceiling["after"]
