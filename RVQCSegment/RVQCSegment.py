@@ -158,6 +158,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         self.panel.refresh()
 
     def cleanup(self) -> None:
@@ -264,7 +265,9 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_checked(self, outcome: Outcome) -> None:
         self.panel.setup.show(outcome.result if outcome.kind == "result" else None)
-        if outcome.kind not in ("result", "cancelled"):
+        if outcome.kind == "cancelled":
+            self._checked = None  # it is asked again when the panel is opened next
+        elif outcome.kind != "result":
             self.panel.message.say(outcome.message, log=outcome.log)
 
     def _guarded(self, action: Callable[[], Any]) -> bool:
@@ -281,6 +284,11 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._run.cancel("The scene was closed, so the QC run was stopped.")
             self._run = None  # also one that had ended and was being shown
         self.panel.forget()
+
+    def _on_node_removed(self, caller: Any, event: Any) -> None:
+        if not caller.IsBatchProcessing():  # the events of a scene that closes or is loaded come later
+            self.panel.inputs.show()
+            self.panel.rest()
 
     def _on_scene_changed(self, caller: Any, event: Any) -> None:
         self.panel.refresh()

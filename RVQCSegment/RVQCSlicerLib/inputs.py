@@ -23,7 +23,8 @@ BEGIN = "Load a study, or choose volumes that are in the scene."
 
 
 class InputsBox:
-    """Selectors that write straight into the parameters.
+    """Selectors that write straight into the parameters, and only what the user chose: `nodeActivated`, because a selector
+    goes to the neighbour of a node that is deleted, and to None while a scene is imported.
 
     Parameters
     ----------
@@ -36,6 +37,7 @@ class InputsBox:
         self, parameters: Callable[[], Parameters], changed: Callable[[], None], load: Callable[[str], None]
     ) -> None:
         self._parameters, self._changed, self._load, self._updating = parameters, changed, load, False
+        self._proposed = ""  # the name that was made from the images
         self.widget = ctk.ctkCollapsibleButton()
         self.widget.text = "Study"
         form = qt.QFormLayout(self.widget)
@@ -81,7 +83,7 @@ class InputsBox:
     def take(self, loaded: Loaded) -> None:
         """Choose everything that was loaded, and nothing else."""
         parameters = self._parameters()
-        parameters.study = loaded.study
+        parameters.study = self._proposed = loaded.study
         for key in STACKS:
             parameters.choose("volume", key, loaded.volumes.get(key))
             parameters.set_frame(key, None)
@@ -89,6 +91,19 @@ class InputsBox:
             parameters.choose("cine", view, loaded.cines.get(view))
         self.recognized.text = loaded.said
         self.show()
+
+    def choose(self, role: str, key: str, node: slicer.vtkMRMLNode | None) -> None:
+        """Take the user's choice in a selector: `role` is ``volume`` or ``cine``, `key` its stack or view.
+
+        The first image names the study, unless the user did: results must not go under the name of a patient before.
+        """
+        parameters = self._parameters()
+        first = not parameters.images()
+        parameters.choose(role, key, node)
+        if node is not None and (not parameters.study or (first and parameters.study == self._proposed)):
+            parameters.study = self._proposed = study_of([node])
+        self.show()
+        self._changed()
 
     def forget(self) -> None:
         """The scene is about to close: nothing is recognized any more."""
@@ -131,13 +146,13 @@ class InputsBox:
 
     def _volume_selector(self, key: str) -> slicer.qMRMLNodeComboBox:
         selector = self._selector("vtkMRMLScalarVolumeNode", f"RVQCVolume_{key}", f"The image of {place(key).lower()}")
-        selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node, name=key: self._on_node("volume", name, node))
+        selector.connect("nodeActivated(vtkMRMLNode*)", lambda node, name=key: self.choose("volume", name, node))
         return selector
 
     def _add_cine(self, form: qt.QFormLayout, view: str) -> None:
         words = "A sequence of all frames, instead of the volumes; ED and ES are found from the volume curve, or chosen"
         selector = self._selector("vtkMRMLSequenceNode", f"RVQCCine_{view}", words)
-        selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node, name=view: self._on_node("cine", name, node))
+        selector.connect("nodeActivated(vtkMRMLNode*)", lambda node, name=view: self.choose("cine", name, node))
         row = qt.QHBoxLayout()
         for phase in PHASES:
             spin = qt.QSpinBox()
@@ -154,16 +169,6 @@ class InputsBox:
 
     def _on_study(self, text: str) -> None:
         self._parameters().study = text
-        self._changed()
-
-    def _on_node(self, role: str, key: str, node: slicer.vtkMRMLNode | None) -> None:
-        if self._updating:
-            return
-        parameters = self._parameters()
-        parameters.choose(role, key, node)
-        if not parameters.study and node is not None:
-            parameters.study = study_of([node])
-        self.show()
         self._changed()
 
     def _on_frame(self, key: str, value: int) -> None:

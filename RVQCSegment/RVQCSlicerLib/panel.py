@@ -81,9 +81,7 @@ class Panel:
         if self._host.logic.worker.occupied:
             return
         parameters = self._host.logic.parameters
-        chosen = any(parameters.volume(key) for key in self.inputs.volumes)
-        chosen = chosen or any(parameters.cine(view) for view in self.inputs.cines)
-        self.run.rest(ready=bool(chosen and parameters.study.strip()))
+        self.run.rest(ready=bool(parameters.images() and parameters.study.strip()))
 
     def show_images(self) -> None:
         """Show the first image that is chosen, before there is a result."""
@@ -219,6 +217,7 @@ class Panel:
         self.shortcuts.remove()
         self._edits.stop()
         self.forget()
+        self.widget.deleteLater()  # Slicer's reload only takes it out of the layout
 
     def _assembled(self) -> qt.QWidget:
         widget = qt.QWidget()

@@ -65,6 +65,11 @@ class Parameters:
         """The sequence chosen for a view."""
         return self.node.GetNodeReference(f"cine.{view}")
 
+    def images(self) -> list[slicer.vtkMRMLNode]:
+        """All volumes and cines that are chosen."""
+        found = [*self.volumes().values(), *(self.cine(view) for view in VIEWS)]
+        return [node for node in found if node is not None]
+
     def frame(self, key: str) -> int | None:
         """The frame of the cine that is ED or ES, from 0; None to have it found."""
         text = self.node.GetParameter(f"frame.{key}")

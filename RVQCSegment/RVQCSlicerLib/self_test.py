@@ -69,7 +69,7 @@ class Walk:
     def choose_phantom(self) -> None:
         """The sample study, short and long axis, chosen in the selectors."""
         for key, volume in sound().volumes.items():
-            self.panel.inputs.volumes[key].setCurrentNode(volume)
+            self.panel.inputs.choose("volume", key, volume)
         self.check.assertEqual(self.panel.inputs.study.text, "sound")
         self.check.assertTrue(all(self.widget.logic.parameters.volumes().values()))
 

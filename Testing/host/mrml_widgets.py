@@ -30,7 +30,11 @@ class qMRMLWidget(QWidget):
 
 
 class qMRMLNodeComboBox(qMRMLWidget):
-    """Chooses a node of given classes. Follows the scene: new nodes appear, removed ones vanish, names change."""
+    """Chooses a node of given classes. Follows the scene: new nodes appear, removed ones vanish, names change.
+
+    Where the current node is removed its neighbour becomes current, and while a scene is imported none is, as in Slicer 5.12
+    (qMRMLSceneModel.cxx); both are told by `currentNodeChanged`, and only a user's choice by `nodeActivated`.
+    """
 
     currentNodeChanged = Signal(object)
     currentNodeValid = Signal(bool)
@@ -74,12 +78,18 @@ class qMRMLNodeComboBox(qMRMLWidget):
             )
             self._watched = [(scene, scene.AddObserver(event, self._scene_changed)) for event in several]
             self._watched += [(scene, scene.AddObserver(event, self._node_changed)) for event in one]
+            self._watched.append((scene, scene.AddObserver(scene.EndImportEvent, self._imported)))
         super().setMRMLScene(scene)
         self._refresh()
 
     def _scene_changed(self, caller: Any, event: str) -> None:
         if not caller.IsBatchProcessing():
             self._refresh()
+
+    def _imported(self, caller: Any, event: str) -> None:
+        if self._flags["noneEnabled"]:
+            self._take(None)
+        self._scene_changed(caller, event)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _node_changed(self, caller: Any, event: str, node: Any) -> None:
@@ -98,14 +108,18 @@ class qMRMLNodeComboBox(qMRMLWidget):
         return bool(matching)
 
     def _refresh(self) -> None:
-        scene = self._scene
+        scene, before = self._scene, self._nodes
         everything = [] if scene is None else [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
         self._nodes = ([None] if self._flags["noneEnabled"] else []) + [n for n in everything if self._accepts(n)]
         self._box.clear()
         for node in self._nodes:
             self._box.addItem(self._words["noneDisplay"] if node is None else node.GetName())
-        fallback = self._nodes[0] if self._nodes else None
-        self._take(self._node if self._node in self._nodes else fallback)
+        self._take(self._node if self._node in self._nodes else self._neighbour(before))
+
+    def _neighbour(self, before: list[Any]) -> Any:
+        """The node that comes to where the current one was in the list of `before`."""
+        place = before.index(self._node) if self._node in before else 0
+        return self._nodes[min(place, len(self._nodes) - 1)] if self._nodes else None
 
     def _take(self, node: Any) -> None:
         self._box.setCurrentIndex(self._nodes.index(node) if node in self._nodes else -1)

@@ -56,6 +56,21 @@ def test_a_click_computes_what_the_selectors_say(panel: Any, template: Any) -> N
     assert template.ui.inputSelector.currentNode() is None and not template.ui.applyButton.enabled
 
 
+def test_a_removed_node_leaves_its_neighbour_in_its_place(panel: Any, template: Any) -> None:
+    import slicer
+
+    selector, told, chosen = template.ui.inputSelector, [], []
+    first, second, third = (add_volume(name) for name in ("first", "second", "third"))
+    selector.setCurrentNode(second)
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", told.append)
+    selector.connect("nodeActivated(vtkMRMLNode*)", chosen.append)
+    slicer.mrmlScene.RemoveNode(second)
+    assert selector.currentNode() is third
+    slicer.mrmlScene.RemoveNode(third)
+    assert selector.currentNode() is first
+    assert told == [third, first] and chosen == []
+
+
 def test_a_handler_that_raises_shows_one_error(panel: Any, template: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     template.ui.inputSelector.setCurrentNode(add_volume("v"))
     monkeypatch.setattr(template.logic, "process", lambda volume, threshold: 1 / 0)

@@ -1,0 +1,120 @@
+"""The images that are chosen: only what the user chose, and nothing of another patient when nodes go or a scene comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Panel
+from segment_steps import load, small_phantom
+
+
+def chosen(widget: Any) -> dict[str, str | None]:
+    """What the selectors show, which must be what the parameters say."""
+    shown = {key: selector.currentNode() for key, selector in widget.panel.inputs.volumes.items()}
+    assert shown == widget.logic.parameters.volumes()
+    return {key: node and node.GetName() for key, node in shown.items()}
+
+
+def pick(panel: Panel, selector: Any, name: str) -> None:
+    """Choose a node as a user does with the keyboard."""
+    import qt
+    from PySide6.QtWidgets import QComboBox
+
+    box = selector.findChild(QComboBox)
+    for key in (qt.Qt.Key_Home, *[qt.Qt.Key_Down] * box.findText(name)):
+        panel.press(box, key)
+
+
+def test_a_volume_that_is_deleted_leaves_no_other_patient_in_its_place(widget: Any, panel: Panel) -> None:
+    import slicer
+
+    first = load(widget, small_phantom("first"))
+    load(widget, small_phantom("other"))
+    load(widget, small_phantom("third"))
+    widget.panel.inputs.take(first)
+    widget.panel.rest()
+    assert chosen(widget)["SA_ED"] == "first SA ED" and widget.panel.run.run.enabled
+    for volume in filter(None, first.volumes.values()):
+        slicer.mrmlScene.RemoveNode(volume)
+        panel.turn()
+    assert set(chosen(widget).values()) == {None}
+    assert not widget.panel.run.run.enabled
+    pick(panel, widget.panel.inputs.volumes["SA_ES"], "other SA ES")
+    assert chosen(widget) == dict.fromkeys(widget.panel.inputs.volumes) | {"SA_ES": "other SA ES"}
+    assert widget.panel.inputs.study.text == "other", "the results would go under the name of the patient before"
+    assert widget.panel.run.run.enabled
+
+
+def test_a_name_that_was_typed_stays(widget: Any, panel: Panel) -> None:
+    load(widget, small_phantom("first"))
+    for key in ("SA_ED", "SA_ES"):
+        pick(panel, widget.panel.inputs.volumes[key], "None")
+    widget.panel.inputs.study.text = ""
+    panel.type(widget.panel.inputs.study, "mine")
+    pick(panel, widget.panel.inputs.volumes["SA_ED"], "first SA ED")
+    assert chosen(widget)["SA_ED"] == "first SA ED" and widget.logic.parameters.study == "mine"
+
+
+def test_an_imported_scene_leaves_the_choice_alone(widget: Any, panel: Panel, tmp_path: Path) -> None:
+    import slicer
+
+    scene = tmp_path / "other.mrml"
+    scene.write_text('<MRML version="Slicer5.12"><Text id="vtkMRMLTextNode1" name="something else"></Text></MRML>')
+    load(widget, small_phantom("mine"))
+    before = chosen(widget)
+    slicer.util.loadScene(str(scene), {"clear": False})
+    panel.turn()
+    assert slicer.util.getNode("something else")
+    assert chosen(widget) == before and before["SA_ED"] == "mine SA ED" and widget.panel.run.run.enabled
+
+
+def test_an_imported_scene_brings_its_choice(widget: Any, panel: Panel, tmp_path: Path) -> None:
+    import slicer
+
+    load(widget, small_phantom("brought"))
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    panel.turn()
+    assert set(chosen(widget).values()) == {None}
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"), {"clear": False})
+    panel.turn()
+    assert chosen(widget)["SA_ED"] == "brought SA ED" and widget.panel.inputs.study.text == "brought"
+
+
+def test_an_emptied_path_is_the_default_again(widget: Any, panel: Panel, tmp_path: Path) -> None:
+    parameters, run = widget.logic.parameters, widget.panel.run
+    before = parameters.bundle, parameters.results_folder
+    for line, name in ((run.bundle, "bundle"), (run.results, "results_folder")):
+        line.currentPath = str(tmp_path)
+        assert getattr(parameters, name) == str(tmp_path)
+        line.currentPath = ""
+        assert getattr(parameters, name) == ""
+    assert run.in_use.text == "Bundle: the one that comes with RVQC."
+    parameters.bundle, parameters.results_folder = before
+
+
+@pytest.mark.parametrize(
+    "fault", [subprocess.CalledProcessError(1, "pip"), ImportError("no torch"), RuntimeError("no wheel")]
+)
+def test_a_torch_that_cannot_be_installed_is_said(
+    widget: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    from RVQCSlicerLib import installer
+
+    def refuse(**how: Any) -> None:
+        raise fault
+
+    torch_utils = ModuleType("PyTorchUtils")
+    torch_utils.PyTorchUtilsLogic = lambda: SimpleNamespace(installTorch=refuse)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", torch_utils)
+    monkeypatch.setattr(installer, "TORCH_NEEDS_GB", 0)
+    asked = []
+    monkeypatch.setattr(widget.logic.worker, "submit", lambda job, *_, **__: asked.append(job))
+    widget.panel.setup.missing = ["torch"]
+    widget.onInstall()
+    assert "torch could not be installed" in widget.panel.message.text and asked == ["check"]
