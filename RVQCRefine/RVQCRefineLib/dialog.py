@@ -68,6 +68,7 @@ class RefineDialog:
         self._shortcuts.remove()
         self.session.shut()
         self.window.close()
+        self.window.deleteLater()  # a child of the main window outlives the module
 
     def go_to(self, page: int) -> None:
         """Show a step."""
@@ -152,6 +153,8 @@ class RefineDialog:
 
     def _on_next(self) -> None:
         starts = self.page == SETTINGS and self.session.run is None
+        if starts and not self.settings.ready:
+            return
         if starts and not self.guarded(lambda: self.session.start(self.settings.request())):
             self.session.forget()
         else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import ctk
 import qt
 
 from RVQCRefineLib.session import Session
+from RVQCSlicerLib.folder_line import folder_line
 
 COLUMNS = ("Use", "Study", "Short axis", "Long axis", "What is wrong with it")
 PAUSE_MS = 300
@@ -26,11 +26,9 @@ class FolderPage:
         self._shown: list[tuple[dict[str, Any], bool, bool]] = []
         self.widget = qt.QWidget()
         column = qt.QVBoxLayout(self.widget)
-        self.path = ctk.ctkPathLineEdit()
+        self.path = folder_line(self._on_path)
         self.path.objectName = "RVQCFolder"
-        self.path.filters = ctk.ctkPathLineEdit.Dirs
         self.path.toolTip = "A folder of studies without labels: a subfolder or a group of files each"
-        self.path.connect("currentPathChanged(QString)", self._on_path)
         self.said = qt.QLabel()
         self.said.objectName = "RVQCFolderSaid"
         self.said.wordWrap = True
@@ -76,7 +74,7 @@ class FolderPage:
         """The dialog goes: a folder that was just typed is not looked through any more."""
         self._timer.stop()
 
-    def _on_path(self, path: str) -> None:
+    def _on_path(self, changed: Any) -> None:
         if not self._filling:
             self._timer.start()
 

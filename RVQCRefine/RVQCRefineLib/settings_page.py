@@ -12,6 +12,7 @@ import slicer
 from RVQCRefineLib.run_folder import Request, free_name, work_of
 from RVQCRefineLib.session import Session
 from RVQCSlicerLib.chosen_bundle import ChosenBundle, chosen_bundle
+from RVQCSlicerLib.folder_line import folder_line
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome
 from RVQCSlicerLib.setup_row import describe
@@ -44,7 +45,7 @@ class SettingsPage:
         self.checked: dict[str, Any] | None = None
         self.widget = qt.QWidget()
         self._form = qt.QFormLayout(self.widget)
-        self.bundle, self.labelled, self.out = (self._folder() for _ in range(3))
+        self.bundle, self.labelled, self.out = (folder_line(self._on_changed) for _ in range(3))
         self.bundle.objectName, self.labelled.objectName, self.out.objectName = "RVQCOld", "RVQCLabelled", "RVQCNew"
         self.bundle.toolTip = "The bundle to refine; empty for the one that comes with RVQC. It is not changed"
         self.labelled.toolTip = "Studies with true masks, for L_SUP and the guard; may stay empty"
@@ -67,8 +68,6 @@ class SettingsPage:
         self._timer.setSingleShot(True)
         self._timer.setInterval(PAUSE_MS)
         self._timer.connect("timeout()", self._check)
-        for part in (self.bundle, self.labelled, self.out):
-            part.connect("currentPathChanged(QString)", self._on_changed)
         for part in (self.mode, self.device):
             part.connect("currentIndexChanged(int)", self._on_changed)
         session.listen(self._on_told)
@@ -149,11 +148,6 @@ class SettingsPage:
         ):  # fmt: skip
             self._form.addRow(label, part)
         self._form.addRow(more)
-
-    def _folder(self) -> ctk.ctkPathLineEdit:
-        line = ctk.ctkPathLineEdit()
-        line.filters = ctk.ctkPathLineEdit.Dirs
-        return line
 
     def _name_out(self) -> None:
         """Propose a place for the new bundle, unless the user has named one."""

@@ -10,6 +10,7 @@ import qt
 import slicer
 
 from RVQCSlicerLib.chosen_bundle import chosen_bundle
+from RVQCSlicerLib.folder_line import folder_line
 from RVQCSlicerLib.parameters import Parameters
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -86,22 +87,16 @@ class RunBox:
         box.text = "Bundle, device, results"
         box.collapsed = True
         form = qt.QFormLayout(box)
-        self.bundle, self.results, self.device = ctk.ctkPathLineEdit(), ctk.ctkPathLineEdit(), qt.QComboBox()
+        self.bundle, self.results = (folder_line(self._on_changed) for _ in range(2))
+        self.device = qt.QComboBox()
         self.bundle.objectName, self.results.objectName = "RVQCBundle", "RVQCResults"
-        for path, words in (
-            (
-                self.bundle,
-                "Folder of a bundle; empty for the one adopted in RVQC Refine, else the one that comes with RVQC",
-            ),
-            (self.results, "Where every study's folder and the log of reviews are written"),
-        ):
-            path.filters = ctk.ctkPathLineEdit.Dirs
-            path.toolTip = words
+        self.bundle.toolTip = (
+            "Folder of a bundle; empty for the one adopted in RVQC Refine, else the one that comes with RVQC"
+        )
+        self.results.toolTip = "Where every study's folder and the log of reviews are written"
         for device in DEVICES:
             self.device.addItem(device)
         self.device.toolTip = "auto takes the first of cuda, mps, cpu that really computes"
-        self.bundle.connect("currentPathChanged(QString)", self._on_changed)
-        self.results.connect("currentPathChanged(QString)", self._on_changed)
         self.device.connect("currentIndexChanged(int)", self._on_changed)
         form.addRow("Bundle:", self.bundle)
         form.addRow("Results:", self.results)

@@ -155,7 +155,10 @@ class ctkSliderWidget(QWidget):
 
 
 class ctkPathLineEdit(QWidget):
-    """A line for a path with a button that opens the dialog that fits its filters."""
+    """A line for a path with a button that opens the dialog that fits its filters.
+
+    An empty line counts as not valid: `currentPathChanged` is silent about it, as CTK's, and only `validInputChanged` tells.
+    """
 
     Dirs, Drives, Files, Readable = 0x001, 0x004, 0x002, 0x010
     Writable, Executable, NoDot, NoDotDot = 0x020, 0x040, 0x2000, 0x4000
@@ -164,15 +167,22 @@ class ctkPathLineEdit(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._filters, self._names, self._label, self._key = self.Files, [], "", ""
+        self._filters, self._names, self._label, self._key, self._valid = self.Files, [], "", "", False
         self._line, self._browse = QLineEdit(), QToolButton()
         self._browse.setText("…")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._line, 1)
         layout.addWidget(self._browse)
-        self._line.textChanged.connect(self.currentPathChanged)
+        self._line.textChanged.connect(self._changed)
         self._browse.clicked.connect(self.browse)
+
+    def _changed(self, path: str) -> None:
+        was, self._valid = self._valid, bool(path)
+        if self._valid != was:
+            self.validInputChanged.emit(self._valid)
+        if self._valid:
+            self.currentPathChanged.emit(path)
 
     def browse(self) -> None:
         """Ask for a file or a folder and take it over unless the person cancelled."""

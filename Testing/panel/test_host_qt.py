@@ -157,6 +157,19 @@ def test_a_file_dialog_returns_a_string(panel: Any) -> None:
     assert qt.QFileDialog.getExistingDirectory() == ""
 
 
+def test_an_empty_path_is_told_by_one_signal_only(panel: Any) -> None:
+    import ctk
+
+    line = ctk.ctkPathLineEdit()
+    heard: list[Any] = []
+    line.connect("currentPathChanged(QString)", heard.append)
+    line.connect("validInputChanged(bool)", heard.append)
+    line.currentPath = "/a"
+    line.currentPath = "/b"
+    line.currentPath = ""
+    assert heard == [True, "/a", "/b", False]
+
+
 def test_a_process_talks_while_the_window_lives(panel: Any) -> None:
     import qt
 

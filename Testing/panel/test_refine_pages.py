@@ -133,6 +133,29 @@ def test_the_bundle_in_use_is_proposed_and_one_that_is_gone_is_said(
     parameters.bundle = ""
 
 
+def test_an_emptied_field_is_said_and_starts_nothing(
+    walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialog = walk.dialog
+    page, session = dialog.settings, dialog.session
+    monkeypatch.setattr(session.worker, "submit", lambda *_, **__: 1)
+    dialog.go_to(1)
+    page.labelled.currentPath = str(tmp_path)
+    assert page.labels.text.startswith("L_SUP: labelled slices are in every step")
+    page.labelled.currentPath = ""
+    assert page.labels.text.startswith("Without labelled studies")
+    page.bundle.currentPath = str(tmp_path)
+    page.bundle.currentPath = ""
+    assert page.bundle_said.text == "Bundle: the one that comes with RVQC."
+    page.out.currentPath = str(tmp_path / "new")
+    page.out.currentPath = ""
+    assert page.out_said.text == ""
+    page.checked = {"problems": []}  # as the worker answered while there was a name
+    page.out.currentPath = ""
+    dialog._on_next()
+    assert dialog.page == 1 and session.run is None
+
+
 # The slices of a stack -----------------------------------------------------------------------------------------------
 
 
