@@ -54,7 +54,14 @@ def _install_torch() -> None:
         raise RVQCError(
             f"torch needs {TORCH_NEEDS_GB} GB and {sys.prefix} has {free:.1f} GB left; free some space first."
         )
-    if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH) is None:
+    try:
+        torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
+    except (subprocess.CalledProcessError, ImportError, RuntimeError) as error:
+        raise RVQCError(
+            "torch could not be installed, the Python console shows why; look at the network and the free space, and press "
+            "Install again."
+        ) from error
+    if torch is None:
         raise RVQCError("torch was not installed; press Install again, or look into the log of the PyTorch extension.")
 
 
