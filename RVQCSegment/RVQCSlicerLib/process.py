@@ -58,6 +58,11 @@ class WorkerProcess:
         self._next, self._pid = 1, 0
         self._received, self._log = b"", ""
         self._occupied = ""
+        self._cancelled: set[int] = set()
+        self._grace = qt.QTimer()
+        self._grace.setSingleShot(True)
+        self._grace.setInterval(CANCEL_GRACE_MS)
+        self._grace.connect("timeout()", self._end_if_still_there)
 
     def occupy(self, what: str) -> None:
         """Keep the worker for one long piece of work, named in words; `release` gives it back.
@@ -113,9 +118,10 @@ class WorkerProcess:
 
     def cancel(self, number: int) -> None:
         """Stop a job; where it does not listen in time, the process is ended and the next job starts a new one."""
-        if number in self._jobs:
+        if number in self._jobs and number not in self._cancelled:
+            self._cancelled.add(number)
             self._send({"cancel": number})
-            qt.QTimer.singleShot(CANCEL_GRACE_MS, lambda: self._end_if_still_there(number))
+            self._grace.start()
 
     def stop(self) -> None:
         """End the process and with it what it holds, the GPU too; what was still asked for counts as cancelled."""
@@ -127,8 +133,8 @@ class WorkerProcess:
             process.deleteLater()
         self._settle(Outcome("cancelled", message="The worker was stopped."))
 
-    def _end_if_still_there(self, number: int) -> None:
-        if number in self._jobs:
+    def _end_if_still_there(self) -> None:
+        if self._cancelled & set(self._jobs):
             self.stop()
 
     def _start(self) -> None:
@@ -153,8 +159,14 @@ class WorkerProcess:
         self._received += bytes(process.readAllStandardOutput().data())
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            if process is self._process:  # a handler may have stopped it
-                self._take(json.loads(line))
+            if process is not self._process:  # a handler may have stopped it
+                return
+            try:
+                answer = json.loads(line)
+            except ValueError:  # something else in the process wrote before the worker took over its output
+                self._note(line.decode("utf-8", "replace") + "\n")
+            else:
+                self._take(answer)
 
     def _take(self, answer: dict[str, Any]) -> None:
         event, number = answer["event"], answer["id"]
@@ -171,7 +183,9 @@ class WorkerProcess:
     def _read_log(self, process: qt.QProcess) -> None:
         if process is not self._process:  # stopped: it speaks a last time while it is deleted, and cannot be read then
             return
-        text = bytes(process.readAllStandardError().data()).decode("utf-8", "replace")
+        self._note(bytes(process.readAllStandardError().data()).decode("utf-8", "replace"))
+
+    def _note(self, text: str) -> None:
         self._log = (self._log + text)[-LOG_CHARACTERS:]
 
     def _ended(self, process: qt.QProcess, code: int) -> None:
@@ -192,6 +206,8 @@ class WorkerProcess:
 
     def _settle(self, outcome: Outcome) -> None:
         jobs, self._jobs = self._jobs, {}
+        self._grace.stop()
+        self._cancelled.clear()
         for job in jobs.values():
             job.done(outcome)
 

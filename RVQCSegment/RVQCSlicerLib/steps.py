@@ -21,12 +21,17 @@ class Steps:
 
     def __init__(self, work: Iterator[None], done: Callable[[Exception | None], None]) -> None:
         self._work: Iterator[None] | None = work
-        self._done = done
-        qt.QTimer.singleShot(0, self._next)
+        self._done: Callable[[Exception | None], None] | None = done
+        # Not QTimer.singleShot: Slicer's keeps what it calls, with all the images behind it, until the application ends.
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._next)
+        self._timer.start(0)
 
     def stop(self) -> None:
         """Do no further step; the iterator is closed, so that its `finally` parts run."""
         work, self._work = self._work, None
+        self._let_go()
         if work is not None:
             work.close()
 
@@ -43,6 +48,14 @@ class Steps:
         except Exception as caught:
             self._work, error = None, caught
         if self._work is not None:
-            qt.QTimer.singleShot(0, self._next)
-        else:
-            self._done(error)
+            self._timer.start(0)
+        elif (done := self._let_go()) is not None:
+            done(error)
+
+    def _let_go(self) -> Callable[[Exception | None], None] | None:
+        """End the timer and forget whom to call; None where that was done before."""
+        done, self._done = self._done, None
+        if done is not None:
+            self._timer.stop()
+            self._timer.deleteLater()
+        return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,3 +78,16 @@ def test_a_stopped_worker_is_not_read_any_more(panel: Panel) -> None:
     worker._read_log(process)
     panel.turn()
     assert [end.kind for end in ends] == ["cancelled"] and not worker.running
+
+
+def test_a_line_that_is_no_answer_goes_to_the_log(panel: Panel) -> None:
+    from RVQCSlicerLib.process import WorkerProcess
+
+    class Process:
+        def readAllStandardOutput(self) -> Any:
+            return SimpleNamespace(data=lambda: b'a word of the start-up\n{"event": "ready", "id": 0, "pid": 0}\n')
+
+    worker = WorkerProcess()
+    worker._process = process = Process()
+    worker._read(process)
+    assert worker.log == "a word of the start-up\n" and worker._received == b""
