@@ -26,7 +26,9 @@ def register(thumbnail: str) -> None:
 
 def _downloader(made: Callable[[], Loaded]) -> Callable[..., list[slicer.vtkMRMLNode]]:
     def download(source: object = None) -> list[slicer.vtkMRMLNode]:
-        return list(made().volumes.values())
+        volumes = list(made().volumes.values())
+        slicer.util.setSliceViewerLayers(background=volumes[0], fit=True, rotateToVolumePlane=True)
+        return volumes
 
     return download
 
