@@ -16,6 +16,9 @@ from RVQCLib.files import RVQCError
 from RVQCLib.stack import Geometry
 
 _SERIES, _DESCRIPTION = "0020|000e", "0008|103e"
+_MR_IMAGE = b"1.2.840.10008.5.1.4.1.1.4\0"
+"""The class of an MR image (PS3.4, B.5), which is named in the file's first group."""
+_HEAD = 1024
 _TIMES = ("0020|0100", "0018|1060", "0020|0013")  # temporal position, trigger time, instance number
 
 
@@ -91,9 +94,22 @@ def _quiet_itk() -> Iterator[None]:
 
 def _files(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     reader = sitk.ImageSeriesReader
-    return {
+    found = {
         series: reader.GetGDCMSeriesFileNames(str(folder), series) for series in reader.GetGDCMSeriesIDs(str(folder))
     }
+    _check_whole(Path(folder), {Path(name).name for names in found.values() for name in names})
+    return found
+
+
+def _check_whole(folder: Path, known: set[str]) -> None:
+    """Refuse a folder with an image that GDCM left out of every series, as it does with what it cannot read to its end."""
+    for path in sorted(folder.iterdir()):
+        if path.name in known or path.name.startswith(".") or not path.is_file():
+            continue
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+        if head[128:132] == b"DICM" and _MR_IMAGE in head:
+            raise RVQCError(f"{path} is cut off or damaged; copy or export it again.")
 
 
 def _series(path: str | os.PathLike) -> list[_Slice]:

@@ -515,6 +515,17 @@ def test_series_with_holes_are_refused(tmp_path):
     refused(sorted((tmp_path / "frames").iterdir())[0], "missing in some frames")
 
 
+@pytest.mark.parametrize("kept", [0.6, 0.95])
+def test_a_series_with_a_cut_slice_is_no_shorter_stack(tmp_path, kept):
+    write_dicom(tmp_path / "series")
+    (tmp_path / "series" / "SR.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"1.2.840.10008.5.1.4.1.1.88.11\0")
+    first, *_, last = sorted((tmp_path / "series").glob("1*.dcm"))
+    assert image_shape(last) == (4, 6, 7), "a report beside the images is none of them"
+    first.write_bytes(first.read_bytes()[: int(kept * first.stat().st_size)])
+    with pytest.raises(RVQCError, match=f"{first.name} is cut off or damaged"):
+        read_image(last, view="SA", phase="ED")
+
+
 def test_one_slice_takes_its_thickness(tmp_path):
     write_dicom(tmp_path / "series", slices=1)
     image = read_image(next((tmp_path / "series").iterdir()), view="LA", phase="ED")
