@@ -85,14 +85,32 @@ def _entries(files: dict[Key, Entry]) -> list[tuple[Key, tuple[Path, int | None]
 
 
 def in_folder(folder: Path) -> list[StudySource]:
-    """The studies whose files lie directly in a folder; empty where it holds no image."""
+    """The studies whose files lie directly in a folder; empty where it holds no image.
+
+    An image that is a link to nothing is a problem of its study: left out unsaid, it could be the ES of a "trusted" study.
+    """
+    found = _present(folder)
+    gone = {path: link_to_nothing(path) for path in sorted(folder.iterdir()) if _stem(path) and link_to_nothing(path)}
+    if gone and len(found) == 1:
+        return [replace(found[0], problems=(*gone.values(), *found[0].problems))]
+    return [*found, *(StudySource(_stem(path) or "", problems=(said,)) for path, said in gone.items())]
+
+
+def link_to_nothing(path: Path) -> str:
+    """What is wrong with a link whose target is gone, and what to do; "" for every other path."""
+    if not path.is_symlink() or path.exists():
+        return ""
+    return f"{path} is a link to something that is gone; fetch or restore it, or remove the link."
+
+
+def _present(folder: Path) -> list[StudySource]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     images = [path for path in files if _stem(path) is not None]
     if (folder / "Info.cfg").is_file() or any((found := _ACDC.fullmatch(_stem(path))) and found[2] for path in images):
         return [_acdc(folder, images)]
     if images:
         return _plain(folder, images)
-    return [_dicom(folder)] if any(map(_has_dicom, files[:3])) else []
+    return [_dicom(folder)] if any(map(_has_dicom, files)) else []
 
 
 def one_file(path: Path) -> StudySource:

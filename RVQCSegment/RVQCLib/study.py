@@ -9,7 +9,7 @@ from pathlib import Path
 
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, read_cine, read_image, read_mask, write_mask
-from RVQCLib.layouts import StudySource, in_folder, mixed, one_file
+from RVQCLib.layouts import StudySource, in_folder, link_to_nothing, mixed, one_file
 from RVQCLib.stack import LABELS, PHASES, STRUCTURES, VIEWS, Geometry, Stack, Study, structure_volumes_ml
 
 __all__ = [
@@ -89,6 +89,9 @@ def _readable(folder: Path) -> Path:
 
 def _search(folder: Path, depth: int) -> list[StudySource]:
     found = in_folder(folder)
+    links = {path.name: link_to_nothing(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    known = {problem for source in found for problem in source.problems}
+    found += [StudySource(name, problems=(said,)) for name, said in links.items() if said and said not in known]
     for sub in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         found += _study_folder(sub, depth)
     return found
