@@ -8,7 +8,7 @@ from typing import Any
 
 from RVQCLib.bundle import load_bundle
 from RVQCLib.pipeline import segment_study
-from RVQCLib.result import write_result
+from RVQCLib.result import in_words, write_result
 from RVQCLib.samples import sample_studies
 
 
@@ -22,8 +22,6 @@ def run_demo(
         result = segment_study(study, bundle, device=device, progress=progress)
         folder = write_result(result, out)
         answers.append(result.to_json())
-        for stack in answers[-1]["stacks"]:
-            said = "; ".join(stack["reasons"]) or "nothing unusual"
-            lines.append(f"{study.name} {stack['view']} {stack['phase']}: {stack['verdict']} ({said})")
+        lines += in_words(answers[-1])
         lines.append(f"  masks, quality.json and report: {folder / 'report.html'}")
     return {"studies": answers}, "\n".join(lines)

@@ -124,3 +124,14 @@ def write_result(
             (folder / "report.html").write_text(study_page(content, triples), encoding="utf-8")
         set_aside(target)
     return target
+
+
+def in_words(answer: Mapping[str, Any]) -> list[str]:
+    """A line for every stack, cine and check of a content of ``quality.json``."""
+    study, lines = answer["study"], []
+    for stack in answer["stacks"]:
+        reasons = "; ".join(stack["reasons"]) or "nothing unusual"
+        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({reasons})")
+    for cine in answer["cine"]:
+        lines.append(f"{study} {cine['view']}: frame {cine['ed'] + 1} of the cine is ED, frame {cine['es'] + 1} is ES")
+    return lines + [f"{study}: {check}" for check in answer["checks"]]

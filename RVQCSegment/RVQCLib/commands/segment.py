@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from RVQCLib.commands.common import (
@@ -41,10 +42,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.files import read_json
     from RVQCLib.pipeline import segment_study
     from RVQCLib.quality import QCOptions
-    from RVQCLib.result import write_result
+    from RVQCLib.result import in_words, write_result
     from RVQCLib.study import read_study
 
     study = read_study(args.study)
+    _check_place(Path(args.output) / study.name, Path(args.study))
     bundle = load_bundle(bundle_path(args), allow=args.allow)
     options = QCOptions(quantifier=args.quantifier)
     result = segment_study(study, bundle, options=options, device=args.device, progress=Progress())
@@ -52,8 +54,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     answer = read_json(folder / "quality.json")
     if args.json:
         return answer
-    for stack in answer["stacks"]:
-        reasons = "; ".join(stack["reasons"]) or "nothing unusual"
-        say(f"{answer['study']} {stack['view']} {stack['phase']}: {stack['verdict']} ({reasons})")
+    for line in in_words(answer):
+        say(line)
     say(f"Written to {folder}; open {folder / 'report.html'}" if not args.no_report else f"Written to {folder}")
     return answer
+
+
+def _check_place(target: Path, study: Path) -> None:
+    """Refuse to put the result in the place of something else, of the images above all."""
+    from RVQCLib.files import RVQCError
+
+    if target.parent.exists() and not target.parent.is_dir():
+        raise RVQCError(f"{target.parent} is a file; name a folder for the results.")
+    if study.resolve().is_relative_to(target.resolve()):
+        raise RVQCError(f"{target}, where the result would come, holds the images; name another --output.")
+    if target.exists() and not (target / "quality.json").is_file() and (target.is_file() or any(target.iterdir())):
+        raise RVQCError(f"{target} exists and is no result of RVQC, so it is not replaced; name another --output.")
