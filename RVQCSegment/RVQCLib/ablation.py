@@ -17,7 +17,7 @@ import numpy as np
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part
 from RVQCLib.evaluation import MEASURES, compare, interval, write_csv
-from RVQCLib.files import RVQCError, whole_folder, write_json
+from RVQCLib.files import RVQCError, check_output, whole_folder, write_json
 from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
 from RVQCLib.layouts import StudySource
 from RVQCLib.parallel import in_order
@@ -28,6 +28,8 @@ from RVQCLib.stack import STRUCTURES, Stack
 from RVQCLib.study import find_studies
 
 Row = dict[str, Any]
+OUTPUTS = ("ablation.json", "ablation.csv")
+"""What `ablation` writes, and so may replace."""
 SINGLE, MEAN, SELECTED, REFINED = "best single M", "mean of {M}", "{M} + QC", "{M} + QC + refinement"
 
 
@@ -61,6 +63,7 @@ def ablation(
     RVQCError
         No stack of `data` has a true mask, or a bundle is not calibrated.
     """
+    check_output(out, OUTPUTS, "an ablation")
     device = choose_device(device)
     bundles = [load_bundle(path, allow=allow) for path in (bundle_path, refined) if path is not None]
     for bundle in bundles:

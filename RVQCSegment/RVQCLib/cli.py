@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from RVQCLib import __version__
 from RVQCLib.commands import (
@@ -57,7 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        answer = args.function(args)
+        with _ended_like_by_the_keyboard():
+            answer = args.function(args)
+        if args.json:
+            print(json.dumps(answer, allow_nan=False), flush=True)
+    except BrokenPipeError:  # who read has seen enough
+        sys.stdout = None
     except RVQCError as error:
         return _fail(str(error), BAD_INPUT)
     except (Cancelled, KeyboardInterrupt):
@@ -70,9 +79,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         log.info("Unexpected", exc_info=True)
         return _fail(f"Something went wrong inside RVQC ({type(error).__name__}: {error}); run with --verbose.", FAILED)
-    if args.json:
-        print(json.dumps(answer, allow_nan=False))
     return DONE
+
+
+@contextmanager
+def _ended_like_by_the_keyboard() -> Iterator[None]:
+    """SIGTERM, by which schedulers and containers end a program, is Ctrl+C: what is half-written goes, the exit code is 3."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -142,6 +142,8 @@ def _check(folder: Path, out: Path, jobs: int, part: tuple[int, int]) -> None:
         raise RVQCError(
             f"{out} lies in the folder of the studies, so its masks would be taken for studies; name another."
         )
+    if out.exists() and not out.is_dir():
+        raise RVQCError(f"{out} is a file; name a folder for the results.")
     if jobs < 1:
         raise RVQCError(f"{jobs} processes cannot do a batch; give 1 or more.")
     if not 1 <= part[0] <= part[1]:
@@ -227,7 +229,7 @@ class _Batch:
             state = "cancelled"
             raise
         finally:
-            header = self._finish(state, len(found))
+            header = self._finish(state, len({source.name for source in found}))
             self._forget(runner)
         return header
 

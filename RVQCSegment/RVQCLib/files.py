@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,21 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> None:
+    """Refuse an output folder that `whole_folder` would replace with all that lies in it, unless it holds only `names`.
+
+    Raises
+    ------
+    RVQCError
+        `out` is a file, or a folder that holds something else; `what` says in words what may be replaced.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise RVQCError(f"{out} is a file; name a folder.")
+    if other := sorted({path.name for path in out.iterdir()} - set(names)) if out.is_dir() else []:
+        raise RVQCError(f"{out} holds other things than {what} ({other[0]}), so it is not replaced; name a new folder.")
 
 
 def append_line(path: str | os.PathLike, line: str) -> int:

@@ -168,10 +168,12 @@ def write_four_chamber(
     Raises
     ------
     RVQCError
-        No study is left, or `planes` is below 1.
+        No study is left, `out` lies in `data`, or `planes` is below 1.
     """
     if planes < 1:
         raise RVQCError(f"{planes} planes cannot be cut; give 1 or more.")
+    if Path(out).resolve().is_relative_to(Path(data).resolve()):
+        raise RVQCError(f"{out} lies in the folder of the studies, and would replace their images; name another.")
     folders = []
     for source in find_studies(data):
         study = source.load(labels=True)

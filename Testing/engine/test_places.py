@@ -1,0 +1,116 @@
+"""Where results may go: never in the place of images, of other results, or of anything that a command did not write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from RVQCLib.cli import BAD_INPUT, CANCELLED, DONE, main
+from RVQCLib.files import RVQCError, check_output
+from RVQCLib.phantom import write_phantom
+from RVQCLib.study import find_studies, read_study
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small M&Ms-2 study, 001, with labels."""
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder, 1, seed=2, spacing=(2.0, 2.0, 10.0), size=(128, 128))
+    return folder
+
+
+@pytest.fixture
+def data(phantom: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be spoilt."""
+    return Path(shutil.copytree(phantom, tmp_path / "data"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_only_what_a_command_wrote_is_replaced(tmp_path: Path) -> None:
+    check_output(tmp_path / "new", ["a"], "an a")
+    check_output(tmp_path, ["a"], "an a")
+    (tmp_path / "a").touch()
+    check_output(tmp_path, ["a"], "an a")
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(RVQCError, match=r"holds other things than an a \(mine.txt\), so it is not replaced"):
+        check_output(tmp_path, ["a"], "an a")
+    with pytest.raises(RVQCError, match="is a file; name a folder"):
+        check_output(tmp_path / "mine.txt", ["a"], "an a")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ablation"])
+def test_an_evaluation_replaces_no_study(data: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    before = content(data)
+    for out in (data, data / "001", data / "001" / "001_SA_ED.nii.gz"):
+        assert main([command, str(data), "-o", str(out)]) == BAD_INPUT
+        assert "name a" in capsys.readouterr().err
+    assert content(data) == before
+
+
+def test_a_result_never_comes_in_the_place_of_its_images(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(data)
+    monkeypatch.chdir(data)
+    assert main(["segment", "001", "-o", "."]) == BAD_INPUT
+    assert "holds the images; name another --output" in capsys.readouterr().err
+    assert main(["segment", "001/001_SA_ED.nii.gz", "-o", "001/001_SA_ED.nii.gz"]) == BAD_INPUT
+    assert "is a file; name a folder" in capsys.readouterr().err
+    other = data.with_name("other")
+    (other / "001").mkdir(parents=True)
+    (other / "001" / "notes.txt").write_text("mine")
+    assert main(["segment", "001", "-o", str(other)]) == BAD_INPUT
+    assert "is no result of RVQC" in capsys.readouterr().err
+    assert main(["batch", str(data), "-o", str(other / "001" / "notes.txt")]) == BAD_INPUT
+    assert "is a file; name a folder" in capsys.readouterr().err
+    assert content(data) == before and content(other) == {"001/notes.txt": b"mine"}
+
+
+def test_synthetic_images_replace_no_study(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(data)
+    for command in (["phantom", str(data), "-n", "1"], ["reformat", str(data), str(data)]):
+        assert main(command) == BAD_INPUT
+        assert "would replace" in capsys.readouterr().err
+    assert main(["reformat", str(data), str(data / "001" / "new")]) == BAD_INPUT
+    assert content(data) == before
+
+
+def test_a_link_to_nothing_is_a_problem_of_its_study(data: Path) -> None:
+    (data / "001" / "001_SA_ES.nii.gz").unlink()
+    (data / "001" / "001_SA_ES.nii.gz").symlink_to("/nowhere/x.nii.gz")
+    (data / "002").symlink_to("/nowhere")
+    (data / "003.nii.gz").symlink_to("/nowhere.nii.gz")
+    found = {source.name: source.problems for source in find_studies(data)}
+    assert sorted(found) == ["001", "002", "003"]
+    for name, link in (("001", "001/001_SA_ES.nii.gz"), ("002", "002"), ("003", "003.nii.gz")):
+        said = f"{data / link} is a link to something that is gone; fetch or restore it, or remove the link."
+        assert found[name][0] == said
+    with pytest.raises(RVQCError, match=r"001_SA_ES.nii.gz is a link to something that is gone"):
+        read_study(data / "001")
+
+
+def test_who_reads_may_stop_reading(data: Path) -> None:
+    command = f"'{sys.executable}' -m RVQCLib.cli info '{data}' --json | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (DONE, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to be caught")
+def test_a_scheduler_ends_a_command_like_the_keyboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from RVQCLib.commands import reviews
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(reviews, "run", lambda args: signal.raise_signal(signal.SIGTERM))
+    assert main(["reviews", str(tmp_path)]) == CANCELLED
+    assert signal.getsignal(signal.SIGTERM) is before
