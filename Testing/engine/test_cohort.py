@@ -132,6 +132,17 @@ def test_two_corrupt_studies_are_named_and_a_resume_finishes(batch: Callable, st
     assert states(batch.events) == {name: "done" if name in whole else "kept" for name in NAMES}
 
 
+def test_two_studies_of_one_name_are_named_and_the_rest_is_done(
+    studies: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    for place in ("a/same", "b/same", "other"):
+        shutil.copytree(studies / NAMES[0], tmp_path / "in" / place)
+    answer = segment_cohort(tmp_path / "in", tiny_bundle, tmp_path / "out", device="cpu")
+    assert (answer["state"], answer["summary"]["studies"]["failed"]) == ("done", 1)
+    rows = {row["study"]: row["error"] for row in read_table(tmp_path / "out")}
+    assert set(rows) == {"same", "other"} and "is the name of 2 studies" in rows["same"]
+
+
 def test_a_study_that_fails_later_loses_its_old_masks(batch: Callable, studies: Path, tmp_path: Path) -> None:
     batch()
     damage(studies / "patient003")
@@ -221,7 +232,8 @@ def test_cancel_stops_in_two_seconds_and_a_resume_finishes(batch: Callable, jobs
     assert states(batch.events) == {name: "kept" if name in kept else "done" for name in NAMES}
 
 
-def test_ctrl_c_is_exit_code_3(studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["keyboard", "scheduler"])
+def test_a_signal_is_exit_code_3(studies: Path, tiny_bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "RVQCLib.cli", "batch", studies, "-o", tmp_path / "out", "--bundle", tiny_bundle]
     process = subprocess.Popen(
         [*map(str, command), "--jobs", "2"],
@@ -233,7 +245,7 @@ def test_ctrl_c_is_exit_code_3(studies: Path, tiny_bundle: Path, tmp_path: Path)
     )
     for line in process.stderr:
         if '"state": "done"' in line:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     _, said = process.communicate(timeout=30)
     assert process.returncode == cli.CANCELLED and "Cancelled" in said
