@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from RVQCLib.dicom import is_dicom, read_series, series_files, series_shape
 from RVQCLib.files import RVQCError, sha256, whole_file
 from RVQCLib.nifti import is_nifti, read_nifti, read_nifti_shape, write_nifti
-from RVQCLib.stack import Geometry, Stack
+from RVQCLib.stack import LABELS, Geometry, Stack
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 _ITK_READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
@@ -84,6 +84,27 @@ def read_mask(path: str | os.PathLike, *, view: str, phase: str, convention: str
     if not (np.array_equal(labels, values) and labels.max() <= 3):
         raise RVQCError(f"{path} has values other than the labels 0, 1, 2, 3; give a label map (1 LV, 2 MYO, 3 RV).")
     return Stack(_TO_OURS["mnms2" if convention == "auto" else convention][labels], geometry, view, phase, str(path))
+
+
+def is_exchanged(labels: np.ndarray) -> bool:
+    """Whether short-axis labels (slices, rows, columns) have LV and RV exchanged: the myocardium is around the LV cavity.
+
+    Of the edge of the LV at least .98 lies at the myocardium in every true mask of ACDC's 100 patients, of the RV's .44 at most.
+    """
+    lv, rv = (_at_myocardium(labels, LABELS[structure]) for structure in ("LV", "RV"))
+    return lv < 0.7 < rv
+
+
+def _at_myocardium(labels: np.ndarray, label: int) -> float:
+    """The part of a structure's edge, between neighbours of a slice, that lies at the myocardium; 0 without an edge."""
+    edge = touching = 0
+    for axis in (1, 2):
+        one, other = (np.take(labels, range(k, labels.shape[axis] - 1 + k), axis) for k in (0, 1))
+        for inside, outside in ((one, other), (other, one)):
+            across = outside[(inside == label) & (outside != label)]
+            edge += len(across)
+            touching += int((across == LABELS["MYO"]).sum())
+    return touching / edge if edge else 0.0
 
 
 def write_mask(mask: Stack, path: str | os.PathLike) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from RVQCLib.dicom import is_dicom, list_series
 from RVQCLib.files import RVQCError
-from RVQCLib.images import SUFFIXES, image_shape, read_cine, read_image, read_mask
+from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, read_cine, read_image, read_mask
 from RVQCLib.stack import PHASES, VIEWS, Stack, Study
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,11 @@ class StudySource:
             if mask.pixels.shape != image.pixels.shape:
                 sizes = " and ".join(" x ".join(map(str, stack.pixels.shape)) for stack in (mask, image))
                 raise RVQCError(f"{path} has not the shape of its image {image.source} ({sizes}); give the mask of it.")
+            if view == "SA" and is_exchanged(mask.pixels):
+                wanted = "1 RV and 3 LV" if convention == "acdc" else "1 LV and 3 RV"
+                raise RVQCError(
+                    f"{path} has the myocardium around the RV; its labels should be {wanted}, exchange them."
+                )
             yield mask
 
 

@@ -14,9 +14,12 @@ from test_images import affine_bytes, write_dicom
 
 from RVQCLib import study
 from RVQCLib.files import RVQCError
-from RVQCLib.study import Geometry, Stack, Study
+from RVQCLib.images import is_exchanged, read_mask, write_mask
+from RVQCLib.phantom import write_phantom
+from RVQCLib.study import Geometry, Stack, Study, find_studies, read_study
 
 IMAGE = np.arange(2 * 4 * 5, dtype=np.int16).reshape(2, 4, 5)
+EXCHANGED = np.array([0, 3, 2, 1], np.uint8)
 LABELS = (np.arange(2 * 4 * 5) % 4).reshape(2, 4, 5).astype(np.uint8)
 
 
@@ -398,3 +401,20 @@ def test_dicom_folders(tmp_path):
     assert names(study.read_study(file).stacks) == ["SA_ED"]
     write_dicom(tmp_path / "p2", description="SA ED again", uid="1.2.3.7")
     refused("two series that look like SA_ED", study.read_study, tmp_path / "p2")
+
+
+def test_exchanged_labels_are_refused(tmp_path: Path) -> None:
+    (folder,) = write_phantom(tmp_path, 1, seed=2, spacing=(2.0, 2.0, 10.0), size=(128, 128))
+    path = folder / f"{folder.name}_SA_ES_gt.nii.gz"
+    mask = read_mask(path, view="SA", phase="ES")
+    write_mask(mask.with_pixels(EXCHANGED[mask.pixels]), path)
+    read_study(folder)
+    with pytest.raises(RVQCError, match=r"001_SA_ES_gt\.nii\.gz has the myocardium around the RV; .* 1 LV and 3 RV"):
+        read_study(folder, labels=True)
+
+
+def test_no_true_mask_looks_exchanged(acdc: Path) -> None:
+    masks = [mask.pixels for source in find_studies(acdc) for mask in source.load(labels=True).labels]
+    assert len(masks) == 200
+    for pixels in masks[::10]:
+        assert is_exchanged(EXCHANGED[pixels])
