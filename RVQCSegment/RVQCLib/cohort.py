@@ -112,6 +112,7 @@ def segment_cohort(
         stop=stop,
         threads=None if jobs == 1 and not scheduler else 1,
     )
+    views = {view for source in found for view, _ in source.images}
     header = {
         "schema": 1,
         "state": "running",
@@ -125,7 +126,7 @@ def segment_cohort(
         "part": list(part),
         "scheduler": scheduler,
         "versions": _versions(),
-        "cautions": [f"{view}: {text}" for view, text in bundle.cautions.items()],
+        "cautions": [f"{view}: {text}" for view, text in bundle.cautions.items() if view in views],
         "started": utc_now(),
         "finished": None,
         "n_found": len(found),

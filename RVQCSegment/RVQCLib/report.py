@@ -27,6 +27,7 @@ NOT_PROVENANCE = {
     "study",
     "stacks",
     "checks",
+    "cine",
     "outputs",
     "structures",
     "groups",
@@ -67,7 +68,7 @@ def study_page(result: Mapping[str, Any], stacks: Sequence[tuple[Stack, Stack, S
         "study.html",
         study=result["study"],
         verdict=max((stack["verdict"] for stack in judged), key=VERDICTS.index, default="look"),
-        checks=list(result.get("checks") or ()),
+        checks=[*frames_in_words(result.get("cine") or ()), *(result.get("checks") or ())],
         stacks=judged,
         function=_function(judged),
         provenance=list(origin(result)),
@@ -140,6 +141,11 @@ def _templates() -> Environment:
 def _number(value: Any, digits: int = 2, unit: str = "") -> str:
     """`value` with fixed decimals and its unit behind a no-break space; a dash when there is none."""
     return f"{value:.{digits}f}{chr(160) + unit if unit else ''}" if charts.finite(value) else "\N{EN DASH}"
+
+
+def frames_in_words(cines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which frames of the cines of a ``quality.json`` were taken, counted from 1."""
+    return [f"{c['view']}: frame {c['ed'] + 1} of the cine is ED, frame {c['es'] + 1} is ES" for c in cines]
 
 
 def origin(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from RVQCLib.edits import OUTPUTS, check_name, output_hashes, set_aside
 from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.images import image_sha256
-from RVQCLib.report import study_page
+from RVQCLib.report import frames_in_words, study_page
 from RVQCLib.study import Stack, Study, read_image, write_mask
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,4 @@ def in_words(answer: Mapping[str, Any]) -> list[str]:
     for stack in answer["stacks"]:
         reasons = "; ".join(stack["reasons"]) or "nothing unusual"
         lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({reasons})")
-    for cine in answer["cine"]:
-        lines.append(f"{study} {cine['view']}: frame {cine['ed'] + 1} of the cine is ED, frame {cine['es'] + 1} is ES")
-    return lines + [f"{study}: {check}" for check in answer["checks"]]
+    return lines + [f"{study}: {said}" for said in (*frames_in_words(answer["cine"]), *answer["checks"])]

@@ -14,6 +14,7 @@ import pytest
 from RVQCLib.cli import BAD_INPUT, CANCELLED, DONE, main
 from RVQCLib.files import RVQCError, check_output
 from RVQCLib.phantom import write_phantom
+from RVQCLib.result import in_words
 from RVQCLib.study import find_studies, read_study
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -114,3 +115,17 @@ def test_a_scheduler_ends_a_command_like_the_keyboard(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reviews, "run", lambda args: signal.raise_signal(signal.SIGTERM))
     assert main(["reviews", str(tmp_path)]) == CANCELLED
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_result_in_words_has_the_frames_and_the_checks() -> None:
+    stacks = [
+        {"view": "SA", "phase": "ED", "verdict": "trusted", "reasons": []},
+        {"view": "SA", "phase": "ES", "verdict": "look", "reasons": ["one", "two"]},
+    ]
+    answer = {"study": "a", "stacks": stacks, "cine": [{"view": "SA", "ed": 0, "es": 9}], "checks": ["anatomy: odd"]}
+    assert in_words(answer) == [
+        "a SA ED: trusted (nothing unusual)",
+        "a SA ES: look (one; two)",
+        "a: SA: frame 1 of the cine is ED, frame 10 is ES",
+        "a: anatomy: odd",
+    ]
