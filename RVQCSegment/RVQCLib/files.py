@@ -57,6 +57,18 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_folder(path: str | os.PathLike) -> None:
+    """Refuse a file where a folder of results is to come.
+
+    Raises
+    ------
+    RVQCError
+        `path` is something else than a folder.
+    """
+    if Path(path).exists() and not Path(path).is_dir():
+        raise RVQCError(f"{path} is a file; name a folder for the results.")
+
+
 def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> None:
     """Refuse an output folder that `whole_folder` would replace with all that lies in it, unless it holds only `names`.
 
@@ -66,9 +78,9 @@ def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> N
         `out` is a file, or a folder that holds something else; `what` says in words what may be replaced.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise RVQCError(f"{out} is a file; name a folder.")
-    if other := sorted({path.name for path in out.iterdir()} - set(names)) if out.is_dir() else []:
+    check_folder(out)
+    other = sorted({path.name for path in out.iterdir()} - set(names)) if out.exists() else []
+    if other:
         raise RVQCError(f"{out} holds other things than {what} ({other[0]}), so it is not replaced; name a new folder.")
 
 

@@ -98,8 +98,7 @@ def is_exchanged(labels: np.ndarray) -> bool:
 def _at_myocardium(labels: np.ndarray, label: int) -> float:
     """The part of a structure's edge, between neighbours of a slice, that lies at the myocardium; 0 without an edge."""
     edge = touching = 0
-    for axis in (1, 2):
-        one, other = (np.take(labels, range(k, labels.shape[axis] - 1 + k), axis) for k in (0, 1))
+    for one, other in ((labels[:, 1:], labels[:, :-1]), (labels[:, :, 1:], labels[:, :, :-1])):
         for inside, outside in ((one, other), (other, one)):
             across = outside[(inside == label) & (outside != label)]
             edge += len(across)

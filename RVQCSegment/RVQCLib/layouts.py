@@ -95,7 +95,7 @@ def in_folder(folder: Path) -> list[StudySource]:
     An image that is a link to nothing is a problem of its study: left out unsaid, it could be the ES of a "trusted" study.
     """
     found = _present(folder)
-    gone = {path: link_to_nothing(path) for path in sorted(folder.iterdir()) if _stem(path) and link_to_nothing(path)}
+    gone = {path: said for path in sorted(folder.iterdir()) if _stem(path) and (said := link_to_nothing(path))}
     if gone and len(found) == 1:
         return [replace(found[0], problems=(*gone.values(), *found[0].problems))]
     return [*found, *(StudySource(_stem(path) or "", problems=(said,)) for path, said in gone.items())]

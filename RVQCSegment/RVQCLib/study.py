@@ -89,11 +89,11 @@ def _readable(folder: Path) -> Path:
 
 def _search(folder: Path, depth: int) -> list[StudySource]:
     found = in_folder(folder)
-    links = {path.name: link_to_nothing(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
-    known = {problem for source in found for problem in source.problems}
-    found += [StudySource(name, problems=(said,)) for name, said in links.items() if said and said not in known]
-    for sub in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        found += _study_folder(sub, depth)
+    for sub in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if sub.is_dir():
+            found += _study_folder(sub, depth)
+        elif not sub.name.lower().endswith(SUFFIXES) and (said := link_to_nothing(sub)):  # those of images are told
+            found.append(StudySource(sub.name, problems=(said,)))
     return found
 
 

@@ -62,10 +62,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _check_place(target: Path, study: Path) -> None:
     """Refuse to put the result in the place of something else, of the images above all."""
-    from RVQCLib.files import RVQCError
+    from RVQCLib.files import RVQCError, check_folder
 
-    if target.parent.exists() and not target.parent.is_dir():
-        raise RVQCError(f"{target.parent} is a file; name a folder for the results.")
+    check_folder(target.parent)
     if study.resolve().is_relative_to(target.resolve()):
         raise RVQCError(f"{target}, where the result would come, holds the images; name another --output.")
     if target.exists() and not (target / "quality.json").is_file() and (target.is_file() or any(target.iterdir())):
