@@ -9,6 +9,7 @@ import qt
 
 from RVQCRefineLib.session import Session
 from RVQCSlicerLib.folder_line import folder_line
+from RVQCSlicerLib.timers import one_shot
 
 COLUMNS = ("Use", "Study", "Short axis", "Long axis", "What is wrong with it")
 PAUSE_MS = 300
@@ -58,10 +59,7 @@ class FolderPage:
         for part in (self.said, self.bar, self.table):
             column.addWidget(part)
         column.addLayout(row)
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(PAUSE_MS)
-        self._timer.connect("timeout()", self._scan)
+        self._timer = one_shot(self._scan, PAUSE_MS)
         session.listen(self._on_told)
         self._show()
 

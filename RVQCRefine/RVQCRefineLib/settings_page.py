@@ -16,6 +16,7 @@ from RVQCSlicerLib.folder_line import folder_line
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome
 from RVQCSlicerLib.setup_row import describe
+from RVQCSlicerLib.timers import one_shot
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 MODES = {
@@ -64,10 +65,7 @@ class SettingsPage:
         self.bundle_said.objectName = "RVQCBundleSaid"
         self.numbers: dict[str, qt.QSpinBox] = {}
         self._lay_out()
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(PAUSE_MS)
-        self._timer.connect("timeout()", self._check)
+        self._timer = one_shot(self._check, PAUSE_MS)
         for part in (self.mode, self.device):
             part.connect("currentIndexChanged(int)", self._on_changed)
         session.listen(self._on_told)

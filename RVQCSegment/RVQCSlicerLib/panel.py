@@ -27,6 +27,7 @@ from RVQCSlicerLib.shortcuts import Shortcuts
 from RVQCSlicerLib.steps import Steps
 from RVQCSlicerLib.strip import SliceStrip
 from RVQCSlicerLib.table import QualityTable
+from RVQCSlicerLib.timers import one_shot
 from RVQCSlicerLib.viewer import StackViewer, one_picture
 from RVQCSlicerLib.words import failure_of
 
@@ -58,10 +59,7 @@ class Panel:
         self.viewer = StackViewer(self.strip.mark)
         self.shortcuts = Shortcuts(self._keys())
         self._watched: list[tuple[slicer.vtkMRMLNode, int]] = []
-        self._edits = qt.QTimer()
-        self._edits.setSingleShot(True)
-        self._edits.setInterval(EDIT_PAUSE_MS)
-        self._edits.connect("timeout()", self._on_edited)
+        self._edits = one_shot(self._on_edited, EDIT_PAUSE_MS)
         self.widget = self._assembled()
 
     def refresh(self) -> None:

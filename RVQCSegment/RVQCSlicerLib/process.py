@@ -19,6 +19,7 @@ import qt
 import slicer
 
 from RVQCLib.files import RVQCError
+from RVQCSlicerLib.timers import one_shot
 
 MODULE_FOLDER = Path(__file__).resolve().parents[1]
 CANCEL_GRACE_MS = 1500
@@ -59,10 +60,7 @@ class WorkerProcess:
         self._received, self._log = b"", ""
         self._occupied = ""
         self._cancelled: set[int] = set()
-        self._grace = qt.QTimer()
-        self._grace.setSingleShot(True)
-        self._grace.setInterval(CANCEL_GRACE_MS)
-        self._grace.connect("timeout()", self._end_if_still_there)
+        self._grace = one_shot(self._end_if_still_there, CANCEL_GRACE_MS)
 
     def occupy(self, what: str) -> None:
         """Keep the worker for one long piece of work, named in words; `release` gives it back.

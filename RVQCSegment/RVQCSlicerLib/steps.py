@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-import qt
+from RVQCSlicerLib.timers import one_shot
 
 TURN_S = 0.02
 """After so long no further part is begun before the event loop has had its turn: views and clicks stay smooth."""
@@ -22,11 +22,8 @@ class Steps:
     def __init__(self, work: Iterator[None], done: Callable[[Exception | None], None]) -> None:
         self._work: Iterator[None] | None = work
         self._done: Callable[[Exception | None], None] | None = done
-        # Not QTimer.singleShot: Slicer's keeps what it calls, with all the images behind it, until the application ends.
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.connect("timeout()", self._next)
-        self._timer.start(0)
+        self._timer = one_shot(self._next)
+        self._timer.start()
 
     def stop(self) -> None:
         """Do no further step; the iterator is closed, so that its `finally` parts run."""
@@ -48,7 +45,7 @@ class Steps:
         except Exception as caught:
             self._work, error = None, caught
         if self._work is not None:
-            self._timer.start(0)
+            self._timer.start()
         elif (done := self._let_go()) is not None:
             done(error)
 
