@@ -39,6 +39,8 @@ Labelled = tuple[str, Stack, Stack]
 """A study's name, an image, its true mask."""
 STRENGTHS = (0.3, 0.6, 1.0)
 """Of the errors injected into masks (`mask_errors.corrupt_mask`)."""
+FEW = 10
+"""Studies below which a calibration says little of other patients: bounds and fences are shares of them."""
 DRAWS = 2
 """How often a stack is seen under every shift, at severities that take turns, and its mask with errors of every strength."""
 
@@ -157,6 +159,9 @@ def calibrate_bundle(
         sources = select_part(found, bundle.description["views"], part)  # who is kept from one view is kept from all
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
         unseen = [source for source in sources if source.name not in seen]
+        if 0 < (count := sum(any(v == view for v, _ in source.labels) for source in unseen)) < FEW:
+            said = f"{view}: {count} labelled studies to calibrate on say little of other patients; give {FEW} or more."
+            report({"event": "warning", "message": said})
         result[view] = calibrate_view(unseen, view, models, jobs=jobs, report=report)
         if models.refined is not None:
             refined[view] = calibrate_view(unseen, view, models.refined, jobs=jobs, report=report)

@@ -121,3 +121,22 @@ class CohortFiles:
             }
             for name, (table, note) in sorted(cohort.items())
         }
+
+
+def in_words(content: Mapping[str, Any]) -> list[str]:
+    """What a content of ``run.json`` says of its batch, a line each."""
+    summary = content["summary"]
+    words = {"failed": "failed", "ood": "out of distribution", "look": "to look at", "trusted": "trusted"}
+    counts = ", ".join(
+        f"{n} {words[verdict]}" for verdict, n in summary["studies"].items() if n or verdict == "trusted"
+    )
+    lines = [f"{summary['n_studies']} studies, {summary['n_stacks']} stacks: {counts}"]
+    if summary["edited"]:
+        lines.append(
+            f"{summary['edited']} studies were edited by hand and are kept as they are; see 'edited' in cohort.csv"
+        )
+    lines += [f"Caution, {caution}" for caution in content["cautions"]]
+    lines += [f"{name.replace('_', ' ')}: {fences['note']}" for name, fences in content["fences"].items()]
+    if content["state"] != "done":
+        lines.append(f"{content['n_found'] - summary['n_studies']} studies of the folder are still to be done")
+    return lines

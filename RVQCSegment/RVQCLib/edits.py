@@ -17,8 +17,8 @@ from pathlib import Path
 from RVQCLib.files import RVQCError, read_json, sha256
 
 EDITED = "edited"
-RESERVED = (EDITED, "accepted")
-"""Folders beside the studies' own that hold people's work; no study may be called so."""
+RESERVED = (EDITED, "accepted", "cohort.csv", "cohort.html", "run.json", "reviews.jsonl")
+"""What lies beside the studies' own folders: people's work, and what a batch writes; no study may be called so."""
 OUTPUTS = "outputs"
 """Entry of quality.json: SHA-256 by name of every mask that was written with it."""
 _OWN = ("quality.json", "report.html")
@@ -83,7 +83,7 @@ def is_whole(mask: Path) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Refuse a study whose folder would be one that holds people's work.
+    """Refuse a study whose folder would lie in the place of people's work, or of what a batch writes.
 
     Raises
     ------
@@ -91,7 +91,9 @@ def check_name(name: str) -> None:
         The name is reserved.
     """
     if name.lower() in RESERVED:
-        raise RVQCError(f"No study can be called {name}: RVQC keeps people's work in a folder of that name; rename it.")
+        raise RVQCError(
+            f"No study can be called {name}: beside the results that name is for people's work or the tables; rename it."
+        )
 
 
 def set_aside(folder: Path, outputs: Mapping[str, str] | None = None) -> Path | None:

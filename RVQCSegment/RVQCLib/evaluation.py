@@ -86,6 +86,8 @@ def evaluate(
     bundle = load_bundle(bundle_path, allow=allow)
     everyone, views = find_studies(data), bundle.description["views"]
     sources = select_part(everyone, views, part)
+    for source in sources:  # a study that cannot be read is said before the work, not hours after
+        source.load(labels=True)
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged, failures = QCRows(), list[Failure]()

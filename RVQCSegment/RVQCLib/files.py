@@ -58,15 +58,21 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_folder(path: str | os.PathLike) -> None:
-    """Refuse a file where a folder of results is to come.
+    """Refuse, before the work, a place to which no folder of results can come.
 
     Raises
     ------
     RVQCError
-        `path` is something else than a folder.
+        `path` is something else than a folder, or nothing can be written there.
     """
-    if Path(path).exists() and not Path(path).is_dir():
+    path = Path(path)
+    if path.exists() and not path.is_dir():
         raise RVQCError(f"{path} is a file; name a folder for the results.")
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise RVQCError(
+            f"Nothing can be written to {there}; name another folder for the results, or change its rights."
+        )
 
 
 def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> None:

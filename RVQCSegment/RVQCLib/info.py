@@ -1,4 +1,4 @@
-"""What a bundle, a training, or a study is, in words, JSON, and a plot of the training log."""
+"""What a bundle, a training, a study or a result is, in words, JSON, and a plot of the training log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 from RVQCLib.bundle import Bundle, load_bundle, pools
 from RVQCLib.charts import axis, points
-from RVQCLib.files import RVQCError, whole_file
+from RVQCLib.cohort_files import in_words as batch_in_words
+from RVQCLib.files import RVQCError, read_json, whole_file
+from RVQCLib.result import in_words
 from RVQCLib.study import StudySource, find_studies
 
 
 def describe(path: Path, *, plot: str | None = None) -> tuple[dict[str, Any], str]:
-    """JSON and text about a bundle, the work folder of a training, a study or a folder of studies.
+    """JSON and text about a bundle, the work folder of a training, a study, a folder of studies, a result or a batch.
 
     With `plot`, the training log is drawn into that SVG file: loss and mean validation Dice by epoch, a curve a run.
 
@@ -31,6 +33,10 @@ def describe(path: Path, *, plot: str | None = None) -> tuple[dict[str, Any], st
         return _bundle(load_bundle(path))
     if (path / "training.json").is_file():
         return _training(logs)
+    if (path / "quality.json").is_file():
+        return _result(read_json(path / "quality.json"))
+    if (path / "run.json").is_file():
+        return _batch(read_json(path / "run.json"))
     return _studies(find_studies(path))
 
 
@@ -68,6 +74,18 @@ def _training(logs: list[Path]) -> tuple[dict[str, Any], str]:
         for name, event in last.items()
     ]
     return {"kind": "training", "runs": last}, "\n".join(lines) or "This training has not finished an epoch yet."
+
+
+def _result(content: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    bundle = content["bundle"]
+    lines = [f"result of {content['date']} by the bundle {bundle['name']} ({bundle['hash'][:12]})", *in_words(content)]
+    return {"kind": "result", **content}, "\n".join(lines)
+
+
+def _batch(content: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    bundle = content["bundle"]
+    head = f"batch of {content['folder']}, begun {content['started']}, by the bundle {bundle['name']} ({bundle['hash'][:12]})"
+    return {"kind": "batch", **content}, "\n".join([head, *batch_in_words(content)])
 
 
 def _studies(sources: list[StudySource]) -> tuple[dict[str, Any], str]:

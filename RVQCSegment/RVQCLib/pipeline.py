@@ -7,8 +7,9 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from RVQCLib import __version__
 from RVQCLib.acceptance import Acceptance, accept
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
-from RVQCLib.files import BundleError, Cancelled
+from RVQCLib.files import BundleError, Cancelled, RVQCError
 from RVQCLib.inference import Proposal, Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
 from RVQCLib.parallel import side_by_side
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
@@ -35,6 +36,7 @@ def segment_study(
     bundle: Bundle,
     *,
     options: QCOptions = QCOptions(),
+    frames: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     device: str = "auto",
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -45,6 +47,8 @@ def segment_study(
 
     Parameters
     ----------
+    frames
+        By view which frames of its cine are ED and ES, from 0; of other cines they are found (`find_phases`).
     device
         ``auto``, ``cuda``, ``mps`` or ``cpu``.
     progress
@@ -57,19 +61,22 @@ def segment_study(
     ------
     BundleError
         The bundle has networks for no view of the study.
+    RVQCError
+        `frames` names a view without a cine, or a frame that its cine has not.
     Cancelled
         `cancelled` returned True.
     """
     device = choose_device(device)
+    check_frames(study, frames)
     study, left_out = _with_views_of(study, bundle)
     models = {view: bundle.models(view, device) for view in study.views}
     steps = _Steps(study, models, progress, cancelled)
-    frames = []
+    taken = []
     for cine in study.cines:
         view = cine[0].view
-        ed, es = find_phases(cine, models[view], tick=steps.of(view))
+        ed, es = frames.get(view) or find_phases(cine, models[view], tick=steps.of(view))
         study = study.with_phases(view, ed=ed, es=es)
-        frames.append({"view": view, "ed": ed, "es": es})
+        taken.append({"view": view, "ed": ed, "es": es, **({"given": True} if view in frames else {})})
 
     def judged(stack: Stack) -> StackResult:
         one = segment_stack(study.name, stack, models[stack.view], options=options, tick=steps.of(stack.name))
@@ -80,7 +87,19 @@ def segment_study(
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
     cautions = tuple(f"{view}: {text}" for view, text in bundle.cautions.items() if view in study.views)
     checks = (*left_out, *cautions, *study_checks(volumes))
-    return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": frames})
+    return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": taken})
+
+
+def check_frames(study: Study, frames: Mapping[str, tuple[int, int]]) -> None:
+    """Raise `RVQCError` where `frames` (as in `segment_study`) does not fit the cines of `study`."""
+    cines = {cine[0].view: len(cine) for cine in study.cines}
+    for view, chosen in frames.items():
+        if view not in cines:
+            raise RVQCError(f"{study.name} has no {view} cine to take frames from; leave the frames out.")
+        if not all(0 <= frame < cines[view] for frame in chosen) or chosen[0] == chosen[1]:
+            raise RVQCError(
+                f"The {view} cine of {study.name} has the frames 1 to {cines[view]}; name two of them, that of ED first."
+            )
 
 
 def _with_views_of(study: Study, bundle: Bundle) -> tuple[Study, tuple[str, ...]]:

@@ -246,7 +246,8 @@ def _low_prediction(predicted: Graded | None, k: int, options: QCOptions) -> str
     structure, dice, bound = STRUCTURES[k], predicted.stack[k], predicted.stack_bound[k]
     if structure == options.primary and dice < predicted.trusted_from[k]:
         least = predicted.trusted_from[k]
-        return f"low predicted Dice: {structure} {dice:.3f}, trusted from {least:.3f}"
+        digits = 3 if f"{dice:.3f}" != f"{least:.3f}" else 6
+        return f"low predicted Dice: {structure} {dice:.{digits}f}, trusted from {least:.{digits}f}"
     if bound < options.limits.lower_bound:
         return f"low predicted Dice: {structure} {dice:.2f}, with 90 % confidence at least {bound:.2f}"
     return ""

@@ -145,7 +145,10 @@ def _number(value: Any, digits: int = 2, unit: str = "") -> str:
 
 def frames_in_words(cines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which frames of the cines of a ``quality.json`` were taken, counted from 1."""
-    return [f"{c['view']}: frame {c['ed'] + 1} of the cine is ED, frame {c['es'] + 1} is ES" for c in cines]
+    return [
+        f"{c['view']}: frame {c['ed'] + 1} of the cine is ED, frame {c['es'] + 1} is ES{', as given' if c.get('given') else ''}"
+        for c in cines
+    ]
 
 
 def origin(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

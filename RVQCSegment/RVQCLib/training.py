@@ -240,13 +240,18 @@ def train_bundle(
     ]
     parts["train"] = sorted({*parts["train"], *(source.name for source in further)})
     with sole_run(work / LOCK, str(work)):
-        _claim(work, {"config": config.to_json(), "split": parts})
+        mark = _claim(work, {"config": config.to_json(), "split": parts})
         if same_networks(work / "bundle", Path(out), [config.view]):
             report(
                 {"event": "warning", "message": f"{out} is finished; nothing was done. To train anew, remove {work}."}
             )
             return read_json(Path(out) / "bundle.json")
-        kept = _do_all(todo, jobs, report)
+        try:
+            kept = _do_all(todo, jobs, report)
+        except RVQCError:
+            if not any(job.log.is_file() for job in todo):  # nothing was learnt: the corrected command may begin here
+                mark.unlink()
+            raise
         draft = work / "bundle"
         folders = [Path(folder) for folder in (data, *more)]
         write_bundle(draft, *_describe(config, parts, kept, todo, name or Path(out).name, folders, terms))
@@ -328,12 +333,13 @@ def _start_of(bundle: Bundle, view: str, name: str, run: RunConfig) -> Path:
     )
 
 
-def _claim(work: Path, content: dict[str, Any]) -> None:
-    """Make `work` the folder of this configuration, or refuse it."""
+def _claim(work: Path, content: dict[str, Any]) -> Path:
+    """Make `work` the folder of this configuration, or refuse it; the file that says so."""
     mark = work / "training.json"
     if mark.exists() and not same_settings(read_json(mark), content, {"config": TrainingConfig().to_json()}):
         raise RVQCError(f"{work} holds the training of another configuration; remove it or choose another --work.")
     write_json(mark, content)
+    return mark
 
 
 def _describe(

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 
 from RVQCLib import cli, result
 from RVQCLib.bundle import load_bundle
-from RVQCLib.files import Cancelled
+from RVQCLib.files import Cancelled, RVQCError
 from RVQCLib.phantom import phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.recipes import RECIPES
@@ -207,6 +207,18 @@ def test_a_view_that_the_bundle_lacks_cannot_be_calibrated(
     arguments = ("calibrate", own_bundle, "--data", phantom.parent, "--split", "all", "--view", "LA", "--device", "cpu")
     assert run(*arguments) == cli.BAD_INPUT
     assert f"{own_bundle} has no LA networks, only SA" in capsys.readouterr().err
+
+
+def test_a_calibration_on_few_studies_says_so(
+    phantom: Path, own_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fitted(*_: object, **__: object) -> None:
+        raise RVQCError("so far")
+
+    monkeypatch.setattr("RVQCLib.calibration.calibrate_view", fitted)
+    assert run("calibrate", own_bundle, "--data", phantom.parent, "--split", "all", "--device", "cpu") == cli.BAD_INPUT
+    said = "SA: 1 labelled studies to calibrate on say little of other patients; give 10 or more."
+    assert json.loads(capsys.readouterr().err.splitlines()[0]) == {"event": "warning", "message": said}
 
 
 def test_verbose_shows_where_something_went_wrong_inside(

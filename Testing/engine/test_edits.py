@@ -196,7 +196,7 @@ def test_no_study_takes_the_folder_of_peoples_work(batch: Callable, studies: Pat
         path.rename(path.with_name(path.name.replace(NAMES[0], name)))
     batch(names=[name])
     (record,) = read_run(tmp_path / "out")["studies"]
-    assert record["state"] == "failed" and "keeps people's work" in record["error"]
+    assert record["state"] == "failed" and "is for people's work" in record["error"]
     assert everywhere(tmp_path / "out", b"mine") == [f"{name}/mine.nii.gz"]
 
 
@@ -253,3 +253,5 @@ def test_what_cannot_be_moved_stays(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_reserved_name_is_one_sentence() -> None:
     with pytest.raises(RVQCError, match=r"No study can be called Edited: .*\.$"):
         edits.check_name("Edited")
+    with pytest.raises(RVQCError, match=r"No study can be called cohort\.csv"):
+        edits.check_name("cohort.csv")

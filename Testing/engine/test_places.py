@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -101,6 +102,48 @@ def test_a_link_to_nothing_is_a_problem_of_its_study(data: Path) -> None:
         read_study(data / "001")
 
 
+def test_a_place_that_nobody_may_write_to_is_said_before_the_work(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for command in (["segment", data / "001"], ["batch", data], ["evaluate", data]):
+        assert main([*map(str, command), "-o", str(tmp_path / "new" / "results")]) == BAD_INPUT
+        assert f"Nothing can be written to {tmp_path}; name another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_bad_mask_is_met_before_the_evaluation_and_not_in_the_midst_of_it(
+    data: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "001", data / "000")
+    spoilt = data / "001" / "001_SA_ES_gt.nii.gz"
+    spoilt.write_bytes(spoilt.read_bytes()[:200])
+    assert main(["evaluate", str(data), "--bundle", str(tiny_bundle), "-o", str(tmp_path / "e")]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert str(spoilt) in said and '"done"' not in said and not (tmp_path / "e").exists()
+
+
+def test_what_holds_no_review_is_no_log_of_reviews(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = data / "table.csv"
+    table.write_text("study,dice\n001,0.9\n")
+    assert main(["reviews", str(table)]) == BAD_INPUT
+    assert f"{table} holds no review; name the folder" in capsys.readouterr().err
+
+
+def test_info_reads_results_and_batches(
+    data: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["batch", str(data), "--bundle", str(tiny_bundle), "-o", str(tmp_path / "r"), "--device", "cpu"]) == DONE
+    )
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "r")]) == DONE
+    said = capsys.readouterr().out
+    assert said.startswith(f"batch of {data}") and "1 studies, 4 stacks" in said
+    assert main(["info", str(tmp_path / "r" / "001")]) == DONE
+    assert "001 SA ED: " in capsys.readouterr().out
+
+
 def test_who_reads_may_stop_reading(data: Path) -> None:
     command = f"'{sys.executable}' -m RVQCLib.cli info '{data}' --json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -115,6 +158,26 @@ def test_a_scheduler_ends_a_command_like_the_keyboard(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reviews, "run", lambda args: signal.raise_signal(signal.SIGTERM))
     assert main(["reviews", str(tmp_path)]) == CANCELLED
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_frames_of_a_cine_can_be_named(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantom(tmp_path, 1, seed=2, spacing=(2.0, 2.0, 10.0), size=(128, 128), views=("SA",), cine_frames=5)
+    cine = tmp_path / "001" / "001_SA_CINE.nii.gz"
+    command = ["segment", str(cine), "--bundle", str(tiny_bundle), "-o", str(tmp_path / "r"), "--device", "cpu"]
+    assert main([*command, "--frames", "2", "4"]) == DONE
+    said = capsys.readouterr().out
+    assert "SA: frame 2 of the cine is ED, frame 4 is ES, as given" in said
+    quality = json.loads(next((tmp_path / "r").glob("*/quality.json")).read_text())
+    assert quality["cine"] == [{"view": "SA", "ed": 1, "es": 3, "given": True}]
+    assert [stack["image"]["frame"] for stack in quality["stacks"]] == [1, 3]
+    for wrong in (("0", "4"), ("2", "6"), ("3", "3")):
+        assert main([*command, "--frames", *wrong]) == BAD_INPUT
+        assert "has the frames 1 to 5; name two of them" in capsys.readouterr().err
+    still = str(tmp_path / "001" / "001_SA_ED.nii.gz")
+    assert main(["segment", still, *command[2:], "--frames", "1", "2"]) == BAD_INPUT
+    assert "has 0 cines, and --frames is of one" in capsys.readouterr().err
 
 
 def test_a_result_in_words_has_the_frames_and_the_checks() -> None:

@@ -265,7 +265,7 @@ def test_predicted_dice():
     assert found.slices[0]["structures"]["LV"]["lower_bound_90"] == pytest.approx(0.7)
     assert judged([heart()], predicted=grades(0.88)).verdict == "trusted"
     low = judged([heart()], predicted=grades(0.8799))
-    assert (low.verdict, low.reasons) == ("look", ("low predicted Dice: RV 0.880, trusted from 0.880",))
+    assert (low.verdict, low.reasons) == ("look", ("low predicted Dice: RV 0.879900, trusted from 0.880000",))
     unsure = judged([heart()], predicted=grades(bound=0.64))
     assert unsure.reasons == ("low predicted Dice: RV 0.90, with 90 % confidence at least 0.64",)
     other = judged([heart()], predicted=grades(other=0.64)).reasons

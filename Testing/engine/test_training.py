@@ -349,6 +349,8 @@ def test_a_view_without_labels_is_refused(tiny_acdc: Path, tmp_path: Path) -> No
     with pytest.raises(RVQCError, match="labelled LA stack; check the folder and --view"):
         train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
     assert not (tmp_path / "bundle").exists()
+    # Nothing was learnt, so the work folder does not refuse the corrected command.
+    assert not (tmp_path / "bundle.training" / "training.json").exists()
 
 
 def test_a_foreign_network_is_trained_only_when_it_is_allowed(tiny_acdc: Path, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def _part(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.cohort import segment_cohort
+    from RVQCLib.cohort_files import in_words
     from RVQCLib.quality import QCOptions
 
     answer = segment_cohort(
@@ -90,28 +91,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         progress=Progress(),
     )
     if not args.json:
-        _say(answer, Path(args.output))
+        for line in in_words(answer):
+            say(line)
+        out = Path(args.output)
+        say(f"Worst first in {out / 'cohort.csv'}; open {out / 'cohort.html'}")
     studies = answer["summary"]["studies"]
     if studies["failed"] and studies["failed"] == answer["summary"]["n_studies"]:
         raise RVQCError(
             f"Not one of the {studies['failed']} studies could be segmented; cohort.csv in {args.output} says why."
         )
     return answer
-
-
-def _say(answer: dict[str, Any], out: Path) -> None:
-    summary = answer["summary"]
-    words = {"failed": "failed", "ood": "out of distribution", "look": "to look at", "trusted": "trusted"}
-    counts = ", ".join(
-        f"{n} {words[verdict]}" for verdict, n in summary["studies"].items() if n or verdict == "trusted"
-    )
-    say(f"{summary['n_studies']} studies, {summary['n_stacks']} stacks: {counts}")
-    if summary["edited"]:
-        say(f"{summary['edited']} studies were edited by hand and are kept as they are; see 'edited' in cohort.csv")
-    for caution in answer["cautions"]:
-        say(f"Caution, {caution}")
-    for name, fences in answer["fences"].items():
-        say(f"{name.replace('_', ' ')}: {fences['note']}")
-    if answer["state"] != "done":
-        say(f"{answer['n_found'] - summary['n_studies']} studies of the folder are still to be done")
-    say(f"Worst first in {out / 'cohort.csv'}; open {out / 'cohort.html'}")

@@ -1,4 +1,4 @@
-"""`rvqc info`: what a bundle or a study is."""
+"""`rvqc info`: what a bundle, a study or a result is."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ def add(commands: Any) -> None:
         commands,
         "info",
         run,
-        "Say what a bundle, a training or a study is.",
+        "Say what a bundle, a training, a study or a result is.",
         "rvqc info my-bundle --plot log.svg",
         computes=False,
     )
-    parser.add_argument("path", help="a bundle, the work folder of a training, a study or a folder of studies")
+    parser.add_argument(
+        "path",
+        help="a bundle, the work folder of a training, a study or a folder of studies, a study's results or those of a batch",
+    )
     parser.add_argument(
         "--plot", metavar="FILE", help="draw the training log of a bundle, or of a running training, into an SVG file"
     )

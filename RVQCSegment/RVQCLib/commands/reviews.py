@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not path.is_file():
         raise RVQCError(f"{path} does not exist; review a study first, or name the folder of a reviewed batch.")
     answer = {**summarize(read_reviews(path)), "damaged_lines": list(damaged_lines(path))}
+    if answer["damaged_lines"] and not answer["n_reviews"]:
+        raise RVQCError(f"{path} holds no review; name the folder of a reviewed batch, or its reviews.jsonl.")
     if not args.json:
         _say(answer)
     return answer

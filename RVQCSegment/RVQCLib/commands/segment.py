@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from RVQCLib.commands.common import (
     Progress,
@@ -15,6 +16,9 @@ from RVQCLib.commands.common import (
     quantifier_option,
     say,
 )
+
+if TYPE_CHECKING:
+    from RVQCLib.stack import Study
 
 
 def add(commands: Any) -> None:
@@ -30,6 +34,13 @@ def add(commands: Any) -> None:
         "--output",
         required=True,
         help="folder in which the study's own folder is written; an earlier result of it there is replaced",
+    )
+    parser.add_argument(
+        "--frames",
+        nargs=2,
+        type=int,
+        metavar=("ED", "ES"),
+        help="of a cine: which of its frames, from 1, are ED and ES; without it, they are found",
     )
     bundle_options(parser)
     candidates_option(parser)
@@ -49,7 +60,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _check_place(Path(args.output) / study.name, Path(args.study))
     bundle = load_bundle(bundle_path(args), allow=args.allow)
     options = QCOptions(quantifier=args.quantifier)
-    result = segment_study(study, bundle, options=options, device=args.device, progress=Progress())
+    frames = _frames(study, args.frames)
+    result = segment_study(study, bundle, options=options, frames=frames, device=args.device, progress=Progress())
     folder = write_result(result, args.output, candidates=args.candidates, report=not args.no_report)
     answer = read_json(folder / "quality.json")
     if args.json:
@@ -58,6 +70,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         say(line)
     say(f"Written to {folder}; open {folder / 'report.html'}" if not args.no_report else f"Written to {folder}")
     return answer
+
+
+def _frames(study: Study, named: Sequence[int] | None) -> dict[str, tuple[int, int]]:
+    """The frames that ``--frames`` names, from 0, for the one cine of the study."""
+    from RVQCLib.files import RVQCError
+
+    if named is None:
+        return {}
+    if len(study.cines) != 1:
+        raise RVQCError(f"{study.name} has {len(study.cines)} cines, and --frames is of one; name the file of a cine.")
+    return {study.cines[0][0].view: (named[0] - 1, named[1] - 1)}
 
 
 def _check_place(target: Path, study: Path) -> None:
