@@ -14,8 +14,11 @@ CLEAR = 0.05
 """A difference of predicted Dice that says something; its mean error is 0.04."""
 PLAIN = 0.1
 """A difference that outweighs a volume: most of the structure had been left out."""
-SHAPE, AGREEMENT = 0.02, 0.1
-"""By how much pDC and the candidates' agreement may be lower and still say the same: candidates do not adapt all alike."""
+SAME, ALIKE = 0.02, 0.1
+"""By how much predicted Dice and pDC, and the candidates' agreement, may be lower and still say the same: candidates do not
+adapt all alike."""
+TRACE, PART = 0.05, 0.3
+"""Of a structure's largest slice: at most so much is nothing in a slice, and more than so much is something."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,11 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
 
     That the networks are better on such images is known from labelled ones with the look of the new domain. What is asked here is
     whether this stack speaks against it. Where the predicted Dice of the RV, the calibrated sum of both opinions, clearly rises
-    or falls (by `CLEAR`), that decides. Else each opinion has a veto: pDC lower by more than `SHAPE`, the candidates' agreement by
-    more than `AGREEMENT`, or a mask that becomes out of distribution. Every structure's volume may
-    change between `LEAST_VOLUME` and `MOST_VOLUME`, and grow more where its own predicted Dice rises by `PLAIN`. One that was
-    missing may appear, none may vanish.
+    or falls (by `CLEAR`), that decides. Else a mask is refused that becomes out of distribution, or in which an RV comes to a
+    slice where there was none: most that does harm is a slice too many at the base. Where the predicted Dice or the candidates'
+    agreement rises, the mask is taken; where neither does, only if both, and pDC, are the same (`SAME`, `ALIKE`). Every structure's
+    volume may change between `LEAST_VOLUME` and `MOST_VOLUME`, and grow more where its own predicted Dice rises by `PLAIN`. One
+    that was missing may appear, none may vanish.
     """
     old, new = before["structures"], after["structures"]
     if old == new:
@@ -56,12 +60,37 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
         return Acceptance(False, f"the predicted Dice of the RV falls from {dice:.2f} to {new_dice:.2f}")
     if _rises(rv, now, CLEAR):
         return Acceptance(True, f"the predicted Dice of the RV rises from {dice:.2f} to {new_dice:.2f}")
-    for name, key, slack in (("shape", "pDC", SHAPE), ("agreement", "agreement", AGREEMENT)):
-        if now[key] < rv[key] - slack:
-            return Acceptance(False, f"the {name} of the RV is worse ({rv[key]:.2f}, now {now[key]:.2f})")
     if after["ood"] and not before["ood"]:
         return Acceptance(False, "the new mask is out of distribution, the old one was not")
+    if added := _added(before, after, "RV"):
+        said = (
+            f"the RV comes to slice {added[0] + 1}, where there was none, and its predicted Dice does not clearly rise"
+        )
+        return Acceptance(False, said)
+    for name, key in (("predicted Dice", "predicted_dice"), ("agreement", "agreement")):
+        if now[key] > rv[key]:
+            return Acceptance(True, f"the {name} of the RV rises from {rv[key]:.3f} to {now[key]:.3f}")
+    for name, key, slack in (
+        ("predicted Dice", "predicted_dice", SAME),
+        ("shape", "pDC", SAME),
+        ("agreement", "agreement", ALIKE),
+    ):
+        if now[key] < rv[key] - slack:
+            return Acceptance(
+                False, f"nothing speaks for it, and the {name} of the RV is worse ({rv[key]:.3f}, now {now[key]:.3f})"
+            )
     return Acceptance(True, "neither opinion speaks against it")
+
+
+def _added(before: Mapping[str, Any], after: Mapping[str, Any], structure: str) -> list[int]:
+    """The slices, from 0, that a structure was not in and is in now; none where areas are not known (older results)."""
+    old, new = (
+        [one["structures"][structure].get("area_mm2", 0.0) for one in stack["slices"]] for stack in (before, after)
+    )
+    largest = max(new, default=0.0)
+    return [
+        k for k, (was, now) in enumerate(zip(old, new, strict=True)) if was <= TRACE * largest < PART * largest < now
+    ]
 
 
 def _rises(old: Mapping[str, Any], new: Mapping[str, Any], by: float) -> bool:

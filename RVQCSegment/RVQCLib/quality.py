@@ -305,6 +305,7 @@ def _judge_slice(
             "agreement": float(measures.slice_agreement[s, k]),
             "predicted_dice": None if predicted is None else float(predicted.slices[s, k]),
             "lower_bound_90": None if predicted is None else float(predicted.slices_bound[s, k]),
+            "area_mm2": float(chosen.slice_mm2[0, s, k]),
             "reason": str(chosen.slice_reason[0, s, k]),
             "flag": bool(said),
         }

@@ -15,23 +15,37 @@ RISES = "the predicted Dice of the RV rises from 0.70 to 0.76"
 
 def entry(**rv: Any) -> dict[str, Any]:
     good = {"pDC": 0.9, "agreement": 0.9, "predicted_dice": 0.7, "volume_ml": 120.0}
-    return {"ood": False, "structures": {"RV": {**good, **rv}, "LV": dict(good), "MYO": dict(good)}}
+    return {"ood": False, "slices": [], "structures": {"RV": {**good, **rv}, "LV": dict(good), "MYO": dict(good)}}
+
+
+def with_areas(areas: list[float], **rv: Any) -> dict[str, Any]:
+    return {**entry(**rv), "slices": [{"structures": {"RV": {"area_mm2": area}}} for area in areas]}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
         ({}, {}, "the mask is the same"),
-        ({}, {"predicted_dice": 0.71}, YES),
-        ({}, {"predicted_dice": 0.66, "pDC": 0.881, "agreement": 0.801}, YES),
+        (
+            {},
+            {"predicted_dice": 0.71, "agreement": 0.5, "pDC": 0.5},
+            "the predicted Dice of the RV rises from 0.700 to 0.710",
+        ),
+        ({}, {"predicted_dice": 0.66, "agreement": 0.91}, "the agreement of the RV rises from 0.900 to 0.910"),
+        ({}, {"predicted_dice": 0.681, "pDC": 0.881, "agreement": 0.801}, YES),
         ({}, {"predicted_dice": 0.76, "pDC": 0.5, "agreement": 0.5}, RISES),
         (
             {},
             {"predicted_dice": 0.64, "pDC": 0.99, "agreement": 0.99},
             "predicted Dice of the RV falls from 0.70 to 0.64",
         ),
-        ({}, {"predicted_dice": 0.74, "pDC": 0.87}, "shape of the RV is worse (0.90, now 0.87)"),
-        ({}, {"predicted_dice": 0.74, "agreement": 0.79}, "agreement of the RV is worse (0.90, now 0.79)"),
+        ({}, {"predicted_dice": 0.67, "agreement": 0.83}, "the predicted Dice of the RV is worse (0.700, now 0.670)"),
+        ({}, {"predicted_dice": 0.69, "agreement": 0.79}, "the agreement of the RV is worse (0.900, now 0.790)"),
+        (
+            {},
+            {"predicted_dice": 0.69, "pDC": 0.87},
+            "nothing speaks for it, and the shape of the RV is worse (0.900, now 0.870)",
+        ),
         ({}, {"predicted_dice": 0.76, "volume_ml": 361.0}, "volume of the RV changes from 120 to 361 ml"),
         ({}, {"predicted_dice": 0.76, "volume_ml": 359.0}, RISES),
         ({}, {"predicted_dice": 0.81, "volume_ml": 361.0}, "rises from 0.70 to 0.81"),
@@ -50,7 +64,7 @@ def test_whose_mask_is_believed(old: dict[str, Any], new: dict[str, Any], reason
 
 
 def test_a_mask_that_becomes_out_of_distribution_or_loses_another_structure_is_not_believed() -> None:
-    better, worse = entry(predicted_dice=0.74), entry(predicted_dice=0.68)
+    better, worse = entry(predicted_dice=0.74), entry(predicted_dice=0.69)
     assert accept(entry(), better).accepted and accept(entry(), worse).accepted
     assert not accept(entry(), {**better, "ood": True}).accepted
     assert accept(entry(), {**entry(predicted_dice=0.76), "ood": True}).accepted  # it clearly rises
@@ -66,3 +80,17 @@ def test_another_structure_may_grow_much_only_where_its_own_predicted_dice_rises
     assert "volume of the LV changes from 120 to 800 ml" in accept(old, new).reason
     new["structures"]["LV"]["predicted_dice"] = 0.9
     assert accept(old, new).accepted
+
+
+def test_an_rv_in_a_slice_that_had_none_needs_a_predicted_dice_that_clearly_rises() -> None:
+    old, better = with_areas([0.0, 900.0, 500.0]), {"predicted_dice": 0.74}
+    found = accept(old, with_areas([400.0, 900.0, 500.0], **better))
+    assert not found.accepted and "the RV comes to slice 1, where there was none" in found.reason
+    assert accept(old, with_areas([400.0, 900.0, 500.0], predicted_dice=0.76)).accepted
+    assert accept(old, with_areas([250.0, 900.0, 500.0], **better)).accepted  # little of it
+    assert accept(old, with_areas([0.0, 900.0, 0.0], **better)).accepted  # one that goes
+    assert accept(
+        with_areas([50.0, 900.0, 500.0]), with_areas([400.0, 900.0, 500.0], **better)
+    ).accepted  # one that was there
+    older = {**entry(), "slices": [{"structures": {"RV": {}}}] * 3}
+    assert accept(older, {**older, **entry(**better), "slices": older["slices"]}).accepted
