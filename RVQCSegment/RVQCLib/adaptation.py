@@ -271,10 +271,12 @@ class Refinement:
         new = round(self.config.style * count) if looks and self.config.recipe.guarded else 0
         parts = []
         if looks and new:
-            first = images[:new]
+            first, true = images[:new], truth[:new]
+            if self.material.shapes:
+                first, true = self.material.shapes.give(first, true, generator=generator)
             if self.material.ghosts:
                 first = self.material.ghosts.give(first, generator=generator)
-            moved, there = augment(first, truth[:new], size, config=self._posed(PLACED), generator=generator)
+            moved, there = augment(first, true, size, config=self._posed(PLACED), generator=generator)
             parts.append((looks.give(moved, generator=generator), there))
         if new < count:
             parts.append(

@@ -2,7 +2,8 @@
 
 A scanner shows in the power spectrum and the histogram of its images. Of every stack both are written down as one vector;
 the line from the mean of the old images to that of the new ones, with the old images' covariance, tells them apart
-(Fisher's linear discriminant). Nothing of it is learnt by a network, and nothing of it depends on a mask.
+(Fisher's linear discriminant). Nothing of it is learnt by a network. Where the new domain differs in the RV's size, a stack
+whose mask has such an RV is of it too (`shapes.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from RVQCLib.stack import LABELS
+
 RINGS = 16
 """Rings of equal width of the power spectrum, from `LOWEST` to the highest frequency of rows and columns."""
 LOWEST = 0.01
@@ -20,15 +23,21 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles of the intensities."""
 SHRINKAGE = 0.6
 """Part of the identity in the correlation of the features: a domain may be seen in a few stacks only."""
+LARGE = 0.75
+"""Quantile over a stack's slices that its relative size is: networks lose RVs, and rarely see them larger than they are."""
+WHOLE = 0.3
+"""Part of the largest left heart of a stack that a slice's must have to be compared with."""
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
     """The new domain beside the old one: `origin` the old mean of the features (n,), `direction` (n,); along it the old
-    mean is at 0 and the new one at 1."""
+    mean is at 0 and the new one at 1. `size` is the relative size of the RV from which a stack is of the new domain whatever
+    it looks like, None where sizes do not tell."""
 
     origin: np.ndarray
     direction: np.ndarray
+    size: float | None = None
 
     @staticmethod
     def of(new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Domain:
@@ -53,13 +62,13 @@ class Domain:
         """Where a stack (slices, size, size) lies: 0 at the old images' mean, 1 at that of the new ones."""
         return float((signature(images) - self.origin) @ self.direction)
 
-    def holds(self, images: np.ndarray) -> bool:
-        """Whether a stack is nearer to the new images than to the old ones."""
-        return self.place(images) > 0.5
+    def holds(self, images: np.ndarray, mask: np.ndarray) -> bool:
+        """Whether a stack with this mask (slices, rows, columns) is nearer to the new ones than to the old ones."""
+        return self.place(images) > 0.5 or (self.size is not None and relative_size(mask) > self.size)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {"origin": self.origin.tolist(), "direction": self.direction.tolist()}
+        return {"origin": self.origin.tolist(), "direction": self.direction.tolist(), "size": self.size}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Domain:
@@ -67,7 +76,8 @@ class Domain:
         origin, direction = (np.asarray(values[key], float) for key in ("origin", "direction"))
         if origin.shape != (RINGS + len(LEVELS),) or direction.shape != origin.shape:
             raise ValueError(f"domain of {origin.shape} and {direction.shape} features")
-        return Domain(origin, direction)
+        size = values.get("size")
+        return Domain(origin, direction, None if size is None else float(size))
 
 
 def signature(images: np.ndarray) -> np.ndarray:
@@ -85,3 +95,11 @@ def signature(images: np.ndarray) -> np.ndarray:
     ring = np.digitize(radius, np.linspace(LOWEST, 0.5, RINGS + 1)) - 1
     rings = [np.log(power[ring == k].mean() + 1e-7) if (ring == k).any() else 0.0 for k in range(RINGS)]
     return np.array([*rings, *(5.0 * np.quantile(images, LEVELS))])
+
+
+def relative_size(mask: np.ndarray) -> float:
+    """Area of the RV beside that of LV and myocardium in a mask (slices, rows, columns); NaN where no slice has both."""
+    rv = (mask == LABELS["RV"]).sum(axis=(1, 2))
+    left = ((mask == LABELS["LV"]) | (mask == LABELS["MYO"])).sum(axis=(1, 2))
+    both = (rv > 0) & (left > WHOLE * left.max(initial=0))
+    return float(np.quantile(rv[both] / left[both], LARGE)) if both.any() else float("nan")

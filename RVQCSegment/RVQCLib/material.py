@@ -14,7 +14,9 @@ from RVQCLib.dataset import Example, load_examples, training_crop
 from RVQCLib.domain import Domain
 from RVQCLib.ghosts import Ghosts
 from RVQCLib.guards import thinned
+from RVQCLib.inference import hard_masks
 from RVQCLib.recipes import RefinementConfig
+from RVQCLib.shapes import Shapes
 from RVQCLib.slices import Crop, Sampling
 from RVQCLib.stack import Stack
 from RVQCLib.study import StudySource
@@ -33,11 +35,13 @@ class Material:
     labelled
         Training examples in a larger window than the network's.
     guard, styled
-        Thinned guard examples as they are, and with the look of the new domain.
+        Thinned guard examples as they are, and with the look and the shapes of the new domain.
     looks
         Of the flagged stacks; None without labels.
     ghosts
         Of the flagged stacks; None without labels, or where no stack has any.
+    shapes
+        Of the hearts in the flagged stacks; None without labels, or where their RVs are of a usual size.
     domain
         How to tell images like the flagged stacks from the labelled ones; None without labels.
     """
@@ -48,6 +52,7 @@ class Material:
     styled: Sequence[Example] = ()
     looks: Looks | None = None
     ghosts: Ghosts | None = None
+    shapes: Shapes | None = None
     domain: Domain | None = None
 
 
@@ -96,21 +101,35 @@ def gather(
     thin = thinned(guards, config.guard_slices)
     new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
     ghosts = Ghosts.of([stack.source for stack in flagged])
+    shapes = Shapes.of([_consensus(stack) for stack in flagged], [example.labels for example in guards])
     generator = torch.Generator().manual_seed(config.seed)
     seen = guards
-    if ghosts is not None:  # which come from beyond the guard's own window
-        seen = [_haunted(example, ghosts, sampling, generator) for example in examples(parts["guard"], source)]
+    if shapes is not None or ghosts is not None:  # ghosts come from beyond the guard's own window
+        seen = [_as_new(example, shapes, ghosts, sampling, generator) for example in examples(parts["guard"], source)]
     looks = Looks.of(new, np.concatenate([example.images for example in seen]))
     styled = _styled(thinned(seen, config.guard_slices), looks, generator)
-    return Material(flagged, labelled, thin, styled, looks, ghosts, Domain.of(new, old))
+    domain = replace(Domain.of(new, old), size=shapes.least if shapes else None)
+    return Material(flagged, labelled, thin, styled, looks, ghosts, shapes, domain)
 
 
-def _haunted(example: Example, ghosts: Ghosts, sampling: Sampling, generator: torch.Generator) -> Example:
-    """An example of a larger window with the ghosts of the new domain, cut to the networks' and scaled to 0..1 there."""
+def _consensus(stack: Flagged) -> np.ndarray:
+    """The mask (slices, size, size) on which a flagged stack's voters agree."""
+    return hard_masks(stack.voters.astype(np.float32).mean(axis=0))[0]
+
+
+def _as_new(
+    example: Example, shapes: Shapes | None, ghosts: Ghosts | None, sampling: Sampling, generator: torch.Generator
+) -> Example:
+    """An example of a larger window with shapes and ghosts of the new domain, cut to the networks' and scaled to 0..1 there."""
     edge = (example.images.shape[-1] - sampling.size) // 2
     middle = np.s_[:, edge : edge + sampling.size, edge : edge + sampling.size]
-    images = ghosts.give(torch.from_numpy(example.images).float()[:, None], generator=generator)[:, 0].numpy()[middle]
-    return replace(example, images=sampling.scale(images, images).astype(np.float16), labels=example.labels[middle])
+    pixels, labels = torch.from_numpy(example.images).float()[:, None], torch.from_numpy(example.labels)
+    if shapes is not None:
+        pixels, labels = shapes.give(pixels, labels, generator=generator)
+    if ghosts is not None:
+        pixels = ghosts.give(pixels, generator=generator)
+    images = pixels[:, 0].numpy()[middle]
+    return replace(example, images=sampling.scale(images, images).astype(np.float16), labels=labels.numpy()[middle])
 
 
 def _styled(guard: Sequence[Example], looks: Looks, generator: torch.Generator) -> list[Example]:

@@ -208,13 +208,13 @@ def look_again(
 ) -> StackResult:
     """The result of the first look where there is no refined pool, `later`, or none that is asked, else of both.
 
-    `later` looks at what the first pool cannot be trusted with and what looks like the images that it was refined on
+    `later` looks at what the first pool cannot be trusted with and what is like the stacks that it was refined on
     (`domain.Domain`); its mask is taken where `acceptance.accept` says so. A trusted mask is never touched.
     """
     old, proposal = first.result, first.proposal
     if later is None:
         return old
-    familiar = later.domain is None or later.domain.holds(proposal.images)
+    familiar = later.domain is None or later.domain.holds(proposal.images, old.mask.pixels)
     if old.judgement["verdict"] == "trusted" or not familiar:
         if tick is not None:
             tick(len(proposal.stack.pixels) * _passes(later))

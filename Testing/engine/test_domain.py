@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from RVQCLib.domain import LEVELS, RINGS, Domain, signature
 from RVQCLib.shifts import shift_stack
 from RVQCLib.slices import Sampling, to_network
 from RVQCLib.study import find_studies
+
+NOBODY = np.zeros((1, 8, 8), np.uint8)
+"""A mask with nothing in it."""
 
 
 def stacks(count: int, noise: float, seed: int) -> list[np.ndarray]:
@@ -29,8 +33,8 @@ def test_the_means_lie_at_0_and_1_and_others_of_both_kinds_are_told_apart() -> N
     domain = Domain.of(new, old)
     assert np.mean([domain.place(stack) for stack in old]) == pytest.approx(0, abs=1e-9)
     assert np.mean([domain.place(stack) for stack in new]) == pytest.approx(1, abs=1e-9)
-    assert not any(domain.holds(stack) for stack in stacks(10, 0.02, 2))
-    assert all(domain.holds(stack) for stack in stacks(10, 0.1, 3))
+    assert not any(domain.holds(stack, NOBODY) for stack in stacks(10, 0.02, 2))
+    assert all(domain.holds(stack, NOBODY) for stack in stacks(10, 0.1, 3))
 
 
 def test_a_signature_tells_power_by_ring_and_levels_and_not_where_things_are() -> None:
@@ -42,6 +46,19 @@ def test_a_signature_tells_power_by_ring_and_levels_and_not_where_things_are() -
     assert np.allclose(found[RINGS:], 5 * np.quantile(white, LEVELS))
     assert np.allclose(signature(2 * white)[:RINGS] - found[:RINGS], np.log(4), atol=1e-3)
     assert np.allclose(signature(white[:, ::-1, ::-1])[:RINGS], found[:RINGS], atol=1e-4)
+
+
+def test_a_stack_with_an_rv_of_the_new_size_is_of_the_domain_whatever_it_looks_like() -> None:
+    old = stacks(12, 0.02, 0)
+    domain = replace(Domain.of(stacks(3, 0.1, 1), old), size=0.7)
+    mask = np.zeros((1, 20, 20), np.uint8)
+    mask[0, :10], mask[0, 10:16] = 1, 3  # 0.6 of the left heart
+    assert not domain.holds(old[0], mask)
+    mask[0, 16:18] = 3
+    assert domain.holds(old[0], mask) and not replace(domain, size=None).holds(old[0], mask)
+    assert Domain.from_json(domain.to_json()).size == 0.7
+    older = {key: value for key, value in domain.to_json().items() if key != "size"}
+    assert Domain.from_json(older).size is None
 
 
 def test_it_goes_to_json_and_back_and_refuses_too_few() -> None:
@@ -73,5 +90,5 @@ def test_shifted_patients_are_recognized_and_others_are_not_taken_for_them(
         return found
 
     domain = Domain.of(seen(slice(0, 48, 12), True), seen(slice(1, 96, 4), False))
-    assert sum(domain.holds(stack) for stack in seen(slice(2, 50, 12), True)) >= 3
-    assert not any(domain.holds(stack) for stack in seen(slice(3, 99, 12), False))
+    assert sum(domain.holds(stack, NOBODY) for stack in seen(slice(2, 50, 12), True)) >= 3
+    assert not any(domain.holds(stack, NOBODY) for stack in seen(slice(3, 99, 12), False))

@@ -66,6 +66,7 @@ ORDER = [
         "distributed",
         "styles",
         "ghosts",
+        "shapes",
         "teachers",
         "newdomain",
         "successor",
@@ -100,6 +101,7 @@ TORCH_ROOMS = {
     "distributed",
     "styles",
     "ghosts",
+    "shapes",
     "learner",
     "material",
 }

@@ -29,6 +29,7 @@ from RVQCLib.material import Material
 from RVQCLib.phantom import write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.refinement import RefinementConfig, refine_bundle
+from RVQCLib.shapes import Shapes
 from RVQCLib.slices import Sampling
 from RVQCLib.training import TrainingConfig, train_bundle
 
@@ -257,6 +258,31 @@ def test_three_of_four_labelled_slices_get_the_look_last_of_all(parent: Path, tm
         found, truth = one._known(_Slices(images, labels, labels[:, 0, 0]), 8, drawn)
         assert found.shape == (8, 1, 32, 32) and truth.shape == (8, 32, 32) and truth.flatten(1).any(1).all()
         assert [bool((image == 0.5).all()) for image in found] == [True] * count + [False] * (8 - count)
+
+
+def test_larger_rvs_are_learnt_from_watched_and_known_again(
+    parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the flagged RVs are larger, labelled slices and the guard of the new domain get larger ones, and the second pool
+    is asked about a stack with such an RV."""
+    drawn = []
+
+    class Larger(Shapes):
+        def give(self, images: torch.Tensor, labels: torch.Tensor, *, generator: torch.Generator) -> Any:
+            made, masks = super().give(images, labels, generator=generator)
+            drawn.append((images.shape[-1], int((masks == 3).sum()) - int((labels == 3).sum())))
+            return made, masks
+
+    monkeypatch.setattr(Shapes, "of", lambda new, old: Larger(1.8, 0.7))
+    monkeypatch.setattr("RVQCLib.refinement.too_few_learnt", lambda refined: None)
+    refine(parent, tiny_acdc, tmp_path / "out", replace(QUICK, margin=1.0, slack=1.0))
+    sizes = {size for size, _ in drawn}
+    assert sizes == {TINY.source_size} and sum(grown for _, grown in drawn) > 0
+    part = load_bundle(parent).description["views"]["SA"]
+    steps = len(part["segmenters"]) * QUICK.epochs * QUICK.steps
+    assert len(drawn) == steps + 2 * len(part["training"]["split"]["validation"])
+    domain = load_bundle(tmp_path / "out").models("SA", "cpu").latest.domain
+    assert domain is not None and domain.size == 0.7
 
 
 def test_without_labels_agreement_guards_and_the_test_is_said(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
