@@ -34,8 +34,8 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
 
     That the networks are better on such images is known from labelled ones with the look of the new domain. What is asked here is
     whether this stack speaks against it. Where the predicted Dice of the RV, the calibrated sum of both opinions, clearly rises
-    or falls (by `CLEAR`), that decides. Else a mask is refused that becomes out of distribution, or in which an RV comes to a
-    slice where there was none: most that does harm is a slice too many at the base. Where the predicted Dice or the candidates'
+    or falls (by `CLEAR`), that decides. Else a mask is refused that becomes out of distribution, or in which an RV at ES comes to
+    a slice above its base: most that does harm is the atrium in a slice that the base has left. Where the predicted Dice or the candidates'
     agreement rises, the mask is taken; where neither does, only if both, and pDC, are the same (`SAME`, `ALIKE`). Every structure's
     volume may change between `LEAST_VOLUME` and `MOST_VOLUME`, and grow more where its own predicted Dice rises by `PLAIN`. One
     that was missing may appear, none may vanish.
@@ -62,9 +62,9 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
         return Acceptance(True, f"the predicted Dice of the RV rises from {dice:.2f} to {new_dice:.2f}")
     if after["ood"] and not before["ood"]:
         return Acceptance(False, "the new mask is out of distribution, the old one was not")
-    if added := _added(before, after, "RV"):
+    if before["phase"] == "ES" and (above := _above_base(before, after, "RV")):
         said = (
-            f"the RV comes to slice {added[0] + 1}, where there was none, and its predicted Dice does not clearly rise"
+            f"at ES the RV comes to slice {above[0] + 1} above its base, and its predicted Dice does not clearly rise"
         )
         return Acceptance(False, said)
     for name, key in (("predicted Dice", "predicted_dice"), ("agreement", "agreement")):
@@ -82,15 +82,18 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     return Acceptance(True, "neither opinion speaks against it")
 
 
-def _added(before: Mapping[str, Any], after: Mapping[str, Any], structure: str) -> list[int]:
-    """The slices, from 0, that a structure was not in and is in now; none where areas are not known (older results)."""
+def _above_base(before: Mapping[str, Any], after: Mapping[str, Any], structure: str) -> list[int]:
+    """The slices, from 0, beyond the larger end of a structure as it was that it is in now; none where areas are not known
+    (older results) or where it was nowhere."""
     old, new = (
         [one["structures"][structure].get("area_mm2", 0.0) for one in stack["slices"]] for stack in (before, after)
     )
     largest = max(new, default=0.0)
-    return [
-        k for k, (was, now) in enumerate(zip(old, new, strict=True)) if was <= TRACE * largest < PART * largest < now
-    ]
+    there = [k for k, area in enumerate(old) if area > TRACE * largest]
+    if not there:
+        return []
+    beyond = range(there[0]) if old[there[0]] >= old[there[-1]] else range(there[-1] + 1, len(new))
+    return [k for k in beyond if new[k] > PART * largest]
 
 
 def _rises(old: Mapping[str, Any], new: Mapping[str, Any], by: float) -> bool:

@@ -15,7 +15,12 @@ RISES = "the predicted Dice of the RV rises from 0.70 to 0.76"
 
 def entry(**rv: Any) -> dict[str, Any]:
     good = {"pDC": 0.9, "agreement": 0.9, "predicted_dice": 0.7, "volume_ml": 120.0}
-    return {"ood": False, "slices": [], "structures": {"RV": {**good, **rv}, "LV": dict(good), "MYO": dict(good)}}
+    return {
+        "phase": "ES",
+        "ood": False,
+        "slices": [],
+        "structures": {"RV": {**good, **rv}, "LV": dict(good), "MYO": dict(good)},
+    }
 
 
 def with_areas(areas: list[float], **rv: Any) -> dict[str, Any]:
@@ -82,15 +87,19 @@ def test_another_structure_may_grow_much_only_where_its_own_predicted_dice_rises
     assert accept(old, new).accepted
 
 
-def test_an_rv_in_a_slice_that_had_none_needs_a_predicted_dice_that_clearly_rises() -> None:
-    old, better = with_areas([0.0, 900.0, 500.0]), {"predicted_dice": 0.74}
-    found = accept(old, with_areas([400.0, 900.0, 500.0], **better))
-    assert not found.accepted and "the RV comes to slice 1, where there was none" in found.reason
-    assert accept(old, with_areas([400.0, 900.0, 500.0], predicted_dice=0.76)).accepted
-    assert accept(old, with_areas([250.0, 900.0, 500.0], **better)).accepted  # little of it
-    assert accept(old, with_areas([0.0, 900.0, 0.0], **better)).accepted  # one that goes
+def test_at_es_an_rv_above_its_base_needs_a_predicted_dice_that_clearly_rises() -> None:
+    old, better = with_areas([0.0, 900.0, 500.0, 0.0]), {"predicted_dice": 0.74}
+    found = accept(old, with_areas([400.0, 900.0, 500.0, 0.0], **better))
+    assert not found.accepted and "at ES the RV comes to slice 1 above its base" in found.reason
+    turned = accept(with_areas([0.0, 500.0, 900.0, 0.0]), with_areas([0.0, 500.0, 900.0, 400.0], **better))
+    assert not turned.accepted and "slice 4 above" in turned.reason
+    assert accept(old, with_areas([400.0, 900.0, 500.0, 0.0], predicted_dice=0.76)).accepted
+    assert accept({**old, "phase": "ED"}, with_areas([400.0, 900.0, 500.0, 0.0], **better)).accepted
+    assert accept(old, with_areas([250.0, 900.0, 500.0, 0.0], **better)).accepted  # little of it
+    assert accept(old, with_areas([0.0, 900.0, 500.0, 400.0], **better)).accepted  # toward the apex
     assert accept(
         with_areas([50.0, 900.0, 500.0]), with_areas([400.0, 900.0, 500.0], **better)
     ).accepted  # one that was there
+    assert accept(with_areas([0.0, 0.0]), with_areas([900.0, 900.0], **better)).accepted
     older = {**entry(), "slices": [{"structures": {"RV": {}}}] * 3}
     assert accept(older, {**older, **entry(**better), "slices": older["slices"]}).accepted
