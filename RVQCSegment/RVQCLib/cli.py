@@ -7,6 +7,7 @@ on a terminal, JSON lines elsewhere. Exit codes: 0 done, 1 failed, 2 bad input, 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import signal
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments`; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe or an old terminal that cannot show every letter of a name
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     try:

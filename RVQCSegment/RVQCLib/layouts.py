@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]
 Entry = Path | tuple[Path, int]
 _VIEW_WORDS = {"sa": "SA", "sax": "SA", "la": "LA", "lax": "LA", "4ch": "LA"}
+_OTHER_VIEW = re.compile(
+    r"(?<![a-z0-9])(?:(?:2|3|two|three)[ _-]*(?:ch|chamber|chmb)|lvot|rvot)(?![a-z0-9])", re.IGNORECASE
+)
+"""Long-axis views that no network here knows: a two-chamber image segmented as four chambers would look like a result."""
 _PHASE_WORDS = {"ed": "ED", "es": "ES"}
 _LABEL_WORDS = {"gt", "mask", "label", "labels", "seg"}
 _CINE_WORDS = {"cine", "4d"}
@@ -135,6 +139,8 @@ def one_file(path: Path) -> StudySource:
         if images:
             labels = {key: entry for key, entry in study.labels.items() if key in images}
             return replace(study, images=images, labels=labels, problems=())
+    if said := _other_view(str(path), _stem(path) or ""):
+        raise RVQCError(said)
     file = _classify(path)
     view, phase = _settle(file)
     return StudySource(file.study or _stem(path), {(view, phase): path}, layout="file" if phase else "cine")
@@ -244,6 +250,16 @@ def _settle(file: _File) -> Key:
     return file.view or ("SA" if slices > 1 else "LA"), file.phase or ("" if cine else "ED")
 
 
+def _other_view(path: str, name: str) -> str:
+    """What is wrong with an image whose name says that it is of a view which RVQC does not segment; "" for others."""
+    found = _OTHER_VIEW.search(name)
+    if found is None:
+        return ""
+    return (
+        f"{path} is named as another view ({found[0]}); RVQC segments short-axis and four-chamber images, give these."
+    )
+
+
 def _plain(folder: Path, images: list[Path]) -> list[StudySource]:
     """Files grouped by what their names say beside view and phase."""
     groups: dict[str, list[_File]] = defaultdict(list)
@@ -260,6 +276,9 @@ def _group(folder: Path, name: str, files: list[_File]) -> StudySource:
     labels: dict[Key, Path] = {}
     problems: list[str] = []
     for file in files:
+        if said := _other_view(str(file.path), _stem(file.path) or ""):
+            problems.append(said)
+            continue
         try:
             key = _settle(file)
         except RVQCError as error:
@@ -272,7 +291,7 @@ def _group(folder: Path, name: str, files: list[_File]) -> StudySource:
                 f"{kind[key]} and {file.path.name} both look like {twice}; say SA or LA, ED or ES in names."
             )
         kind.setdefault(key, file.path)
-    problems += _gaps(folder, name, images, mnms2)
+    problems += _gaps(folder, name, images, mnms2) if images or not problems else []
     group, vendor = _dataset_information(folder) if mnms2 else ("", "")
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
     layout = "mnms2" if mnms2 else "plain" if any(phase for _, phase in images) else "cine"
@@ -331,7 +350,12 @@ def _dicom(folder: Path) -> StudySource:
     images: dict[Key, Path] = {}
     problems = []
     try:
-        for path, description in list_series(folder):
+        series = list_series(folder)
+        known = [one for one in series if not _other_view("", one[1])]
+        if series and not known:
+            path, description = series[0]
+            return StudySource(_name(folder), layout="dicom", problems=(_other_view(str(path), description),))
+        for path, description in known:
             words = _classify(Path(f"{description}.nii"))
             cine, slices = _size(path)
             key = (words.view or ("SA" if slices > 1 else "LA"), words.phase or ("" if cine else "ED"))

@@ -150,6 +150,13 @@ def test_who_reads_may_stop_reading(data: Path) -> None:
     assert (done.returncode, done.stderr) == (DONE, "")
 
 
+def test_a_terminal_that_cannot_show_a_letter_is_no_error() -> None:
+    command = [sys.executable, "-m", "RVQCLib.cli", "evaluate", "--help"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ascii_only)
+    assert (done.returncode, done.stderr) == (DONE, "") and r"\u2026_gt" in done.stdout
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to be caught")
 def test_a_scheduler_ends_a_command_like_the_keyboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from RVQCLib.commands import reviews

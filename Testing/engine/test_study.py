@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from test_images import affine_bytes, write_dicom
 
-from RVQCLib import study
+from RVQCLib import layouts, study
 from RVQCLib.files import RVQCError
 from RVQCLib.images import is_exchanged, read_mask, write_mask
 from RVQCLib.phantom import write_phantom
@@ -401,6 +401,25 @@ def test_dicom_folders(tmp_path):
     assert names(study.read_study(file).stacks) == ["SA_ED"]
     write_dicom(tmp_path / "p2", description="SA ED again", uid="1.2.3.7")
     refused("two series that look like SA_ED", study.read_study, tmp_path / "p2")
+
+
+def test_two_and_three_chamber_views_are_not_taken_for_four_chambers(tmp_path):
+    write_dicom(tmp_path / "p1", description="cine LAX 2-chamber", slices=1)
+    write_dicom(tmp_path / "p1", description="cine_3CH", uid="1.2.3.5", slices=1)
+    refused(
+        "named as another view .(2-ch|3CH)[a-z]*.; RVQC segments short-axis and four-chamber",
+        study.read_study,
+        tmp_path / "p1",
+    )
+    write_dicom(tmp_path / "p1", description="cine 4ch", uid="1.2.3.6", slices=1)
+    assert list(study.read_study(tmp_path / "p1").stacks) and study.find_studies(tmp_path)[0].problems == ()
+    file = tmp_path / "p2" / "p2_2ch.nii.gz"
+    put(file, IMAGE[:1])
+    (source,) = study.find_studies(tmp_path / "p2")
+    assert len(source.problems) == 1 and source.problems[0].startswith(f"{file} is named as another view (2ch)")
+    refused("another view", study.read_study, file)
+    for name in ("patient2chen_SA_ED", "p12ch_x", "x_4ch"):
+        assert layouts._other_view("", name) == ""
 
 
 def test_exchanged_labels_are_refused(tmp_path: Path) -> None:
