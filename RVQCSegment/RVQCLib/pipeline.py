@@ -16,6 +16,7 @@ import numpy as np
 
 from RVQCLib import __version__
 from RVQCLib.acceptance import Acceptance, accept
+from RVQCLib.basal import slice_above_base, without_rv
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled, RVQCError
@@ -24,7 +25,7 @@ from RVQCLib.parallel import side_by_side
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult, named_image
 from RVQCLib.slices import Crop, find_heart, from_network, to_network
-from RVQCLib.stack import LABELS, Stack, Study, structure_volumes_ml
+from RVQCLib.stack import LABELS, STRUCTURES, Stack, Study, structure_volumes_ml
 
 log = logging.getLogger(__name__)
 
@@ -255,10 +256,20 @@ def look(
     proposal = propose_stack(stack, models, tick, crop=crop)
     fence = reference.stack[options.primary] if reference else None
     chosen = choose(proposal, fence, models, primary=options.primary)
+    predicted = opinion(calibration, proposal, chosen) if calibration else None
     candidates = tuple(stack.with_pixels(from_network(p, proposal.crop, stack)) for p in proposal.probabilities)
     picked = chosen.selection.indices
     average = from_network(chosen.probabilities, proposal.crop, stack) if len(picked) > 1 else None
     mask = candidates[picked[0]] if average is None else stack.with_pixels(average)
+    shortened = ""
+    if predicted is not None and (stack.view, stack.phase) == ("SA", "ES"):
+        above = slice_above_base(chosen.measures.slice_mm2[0], predicted)
+        if above is not None:
+            dice = predicted.slices[above, STRUCTURES.index("RV")]
+            shortened = f" Slice {above + 1} lies above the base at ES (predicted Dice {dice:.2f}): it has no RV."
+            chosen = without_rv(chosen, above, proposal, models)
+            predicted = opinion(calibration, proposal, chosen)
+            mask = mask.with_pixels(_without_rv(mask.pixels, above))
     judgement = judge(
         proposal.measures,
         chosen.measures,
@@ -267,20 +278,28 @@ def look(
         spacing_zyx=proposal.spacing_zyx,
         view=stack.view,
         reference=reference,
-        predicted=opinion(calibration, proposal, chosen) if calibration else None,
+        predicted=predicted,
         volumes_ml=structure_volumes_ml(mask),
         networks=models.names,
         options=options,
     )
+    said = judgement.to_json()
+    said["selection_reason"] += shortened
     head = {"view": stack.view, "phase": stack.phase, "mask": f"{study}_{stack.name}.nii.gz"}
     result = StackResult(
         image=stack,
         mask=mask,
         reconstruction=stack.with_pixels(from_network(one_hot(chosen.reconstruction), proposal.crop, stack)),
         candidates=candidates,
-        judgement={**head, **judgement.to_json()},
+        judgement={**head, **said},
     )
     return Look(study, result, proposal)
+
+
+def _without_rv(pixels: np.ndarray, index: int) -> np.ndarray:
+    left = pixels.copy()
+    left[index][left[index] == LABELS["RV"]] = 0
+    return left
 
 
 def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:
