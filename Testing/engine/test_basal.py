@@ -1,0 +1,95 @@
+"""The slice above the base at ES: which one it is, when it is left alone, and a mask without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_bundle
+
+from RVQCLib import pipeline
+from RVQCLib.basal import slice_above_base, without_rv
+from RVQCLib.bundle import load_bundle
+from RVQCLib.calibration import Opinion, calibrate_bundle
+from RVQCLib.inference import choose, propose_stack
+from RVQCLib.stack import LABELS, Stack, Study
+
+
+def areas(*rv: float) -> np.ndarray:
+    return np.array([[area, 0.0, 0.0] for area in rv])
+
+
+def says(*rv: float) -> Opinion:
+    slices = np.array([[dice, 0.0, 0.0] for dice in rv])
+    return Opinion(np.zeros(3), np.zeros(3), slices, slices, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("rv", "dice", "found"),
+    [
+        ([300, 900, 700, 400], [0.4, 0.9, 0.9, 0.9], 0),
+        ([0, 300, 900, 700, 400], [0.0, 0.4, 0.9, 0.9, 0.9], 1),
+        ([200, 500, 900, 300], [0.9, 0.9, 0.9, 0.4], 3),  # the base is where the larger slices are
+        ([300, 900, 700, 400], [0.51, 0.9, 0.9, 0.9], None),
+        ([300, 900, 700, 400], [0.9, 0.4, 0.9, 0.1], None),  # not the most basal one
+        ([900, 800, 700, 100], [0.4, 0.9, 0.9, 0.9], None),  # too much of the RV
+        ([300, 0, 900, 700, 400], [0.4, 0.0, 0.9, 0.9, 0.9], None),  # not beside the others
+        ([300, 900], [0.4, 0.9], None),
+        ([0, 0, 0], [0.0, 0.0, 0.0], None),
+    ],
+)
+def test_which_slice_it_is(rv: Sequence[float], dice: Sequence[float], found: int | None) -> None:
+    assert slice_above_base(areas(*rv), says(*dice)) == found
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, tiny_acdc: Path) -> Path:
+    path = write_tiny_bundle(tmp_path_factory.mktemp("basal") / "bundle", views=("SA",))
+    seen = path.parent / "seen"
+    seen.mkdir()
+    for number in (1, 2):
+        (seen / f"patient{number:03d}").symlink_to(tiny_acdc / f"patient{number:03d}")
+    calibrate_bundle(path, seen, part="all", device="cpu")
+    return path
+
+
+@pytest.fixture
+def stack(tiny_study: Study) -> Stack:
+    return replace(tiny_study.stacks[0], view="SA", phase="ES")
+
+
+def test_a_mask_without_it_is_reconstructed_and_measured_anew(tiny_bundle: Path, stack: Stack) -> None:
+    models = load_bundle(tiny_bundle).models("SA", "cpu")
+    proposal = propose_stack(stack, models)
+    chosen = choose(proposal, None, models)
+    mask = np.full_like(chosen.mask, LABELS["MYO"])
+    mask[:, 4:12, 4:12] = LABELS["RV"]
+    chosen = replace(chosen, mask=mask)
+    less = without_rv(chosen, 1, proposal, models)
+    assert not (less.mask[1] == LABELS["RV"]).any() and (less.mask[1][mask[1] != LABELS["RV"]] == LABELS["MYO"]).all()
+    others = np.arange(len(mask)) != 1
+    assert np.array_equal(less.mask[others], mask[others]) and (less.probabilities[1].argmax(0) == less.mask[1]).all()
+    assert np.array_equal(less.probabilities[others], chosen.probabilities[others])
+    assert less.measures.slice_mm2[0, 1, 0] == 0 < less.measures.slice_mm2[0, 0, 0]
+    assert chosen.mask is mask and (mask[1] == LABELS["RV"]).any()
+
+
+@pytest.mark.parametrize(("phase", "shortened"), [("ES", True), ("ED", False)])
+def test_it_is_left_out_of_the_mask_and_said(
+    phase: str, shortened: bool, calibrated: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = load_bundle(calibrated).models("SA", "cpu")
+    stack = replace(stack, phase=phase)
+    whole = pipeline.look("s", stack, models).result
+    monkeypatch.setattr(pipeline, "slice_above_base", lambda areas, predicted: 1)
+    less = pipeline.look("s", stack, models).result
+    said = "Slice 2 lies above the base at ES"
+    assert (said in less.judgement["selection_reason"]) == shortened and said not in whole.judgement["selection_reason"]
+    expected = whole.mask.pixels.copy()
+    if shortened:
+        expected[1][expected[1] == LABELS["RV"]] = 0
+        assert less.judgement["slices"][1]["structures"]["RV"]["area_mm2"] == 0
+    assert np.array_equal(less.mask.pixels, expected)
