@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from RVQCLib.selection import from_base
 from RVQCLib.stack import STRUCTURES
 
 LEAST_VOLUME, MOST_VOLUME = 1 / 1.5, 3.0
@@ -83,17 +86,20 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
 
 
 def _above_base(before: Mapping[str, Any], after: Mapping[str, Any], structure: str) -> list[int]:
-    """The slices, from 0, beyond the larger end of a structure as it was that it is in now; none where areas are not known
-    (older results) or where it was nowhere."""
-    old, new = (
-        [one["structures"][structure].get("area_mm2", 0.0) for one in stack["slices"]] for stack in (before, after)
-    )
+    """The slices, from 0, beyond the base of a structure as it was that it is in now; none where areas are not known (older
+    results) or where it was nowhere."""
+    old, new = _areas(before, structure), _areas(after, structure)
     largest = max(new, default=0.0)
     there = [k for k, area in enumerate(old) if area > TRACE * largest]
     if not there:
         return []
-    beyond = range(there[0]) if old[there[0]] >= old[there[-1]] else range(there[-1] + 1, len(new))
+    whole = np.sum([_areas(before, one) for one in STRUCTURES], axis=0)
+    beyond = range(there[0]) if from_base(whole) else range(there[-1] + 1, len(new))
     return [k for k in beyond if new[k] > PART * largest]
+
+
+def _areas(stack: Mapping[str, Any], structure: str) -> list[float]:
+    return [one["structures"].get(structure, {}).get("area_mm2", 0.0) for one in stack["slices"]]
 
 
 def _rises(old: Mapping[str, Any], new: Mapping[str, Any], by: float) -> bool:

@@ -1,6 +1,6 @@
 """The slice above the base at ES. The base has moved toward the apex, and what lies in the slice that it left is the atrium, which
-networks that see one slice take for a ventricle: with the shipped networks in 8 of 20 validation patients, and never one slice
-too few. What the candidates and R say of that slice tells, in their calibrated sum.
+networks that see one slice take for a ventricle. What the candidates and R say of that slice tells, in their calibrated sum
+(Docs/evidence.md has what that is worth).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def slice_above_base(areas: np.ndarray, predicted: Opinion) -> int | None:
     there = np.flatnonzero(areas[:, k] > 0)
     if len(there) < SLICES:
         return None
-    order = there if from_base(areas[:, k]) else there[::-1]
+    order = there if from_base(areas.sum(axis=1)) else there[::-1]
     first, second = int(order[0]), int(order[1])
     if abs(first - second) > 1 or areas[first, k] >= PART * areas[:, k].sum():
         return None
@@ -43,10 +43,16 @@ def slice_above_base(areas: np.ndarray, predicted: Opinion) -> int | None:
 
 def without_rv(chosen: Chosen, index: int, proposal: Proposal, models: ViewModels) -> Chosen:
     """The chosen mask with no RV in one slice, reconstructed and measured anew."""
-    mask = chosen.mask.copy()
-    mask[index][mask[index] == LABELS["RV"]] = 0
+    mask = cleared(chosen.mask, index)
     probabilities = chosen.probabilities.copy()
     probabilities[index] = one_hot(mask[index][None])[0]
     again = reconstruct(mask, models)
     own = measure(mask[None], again[None], proposal.spacing_zyx)
     return replace(chosen, mask=mask, probabilities=probabilities, reconstruction=again, measures=own)
+
+
+def cleared(mask: np.ndarray, index: int) -> np.ndarray:
+    """A copy of labels (slices, rows, columns) with no RV in one slice."""
+    less = mask.copy()
+    less[index][less[index] == LABELS["RV"]] = 0
+    return less

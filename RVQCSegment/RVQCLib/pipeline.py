@@ -16,7 +16,7 @@ import numpy as np
 
 from RVQCLib import __version__
 from RVQCLib.acceptance import Acceptance, accept
-from RVQCLib.basal import slice_above_base, without_rv
+from RVQCLib.basal import cleared, slice_above_base, without_rv
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled, RVQCError
@@ -71,7 +71,7 @@ def segment_study(
     check_frames(study, frames)
     study, left_out = _with_views_of(study, bundle)
     models = {view: bundle.models(view, device) for view in study.views}
-    steps = _Steps(study, models, progress, cancelled)
+    steps = _Steps(study, models, frames, progress, cancelled)
     taken = []
     for cine in study.cines:
         view = cine[0].view
@@ -128,13 +128,16 @@ class _Steps:
         self,
         study: Study,
         models: dict[str, ViewModels],
+        frames: Mapping[str, tuple[int, int]],
         progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
         passes = {
             view: _passes(first) + (_passes(first.refined) if first.refined else 0) for view, first in models.items()
         }
-        from_cines = [(cine[0], len(cine) + 2 * passes[cine[0].view]) for cine in study.cines]
+        from_cines = [
+            (cine[0], (0 if cine[0].view in frames else len(cine)) + 2 * passes[cine[0].view]) for cine in study.cines
+        ]
         steps = [(stack, passes[stack.view]) for stack in study.stacks] + from_cines
         self._total = sum(len(stack.pixels) * times for stack, times in steps)
         self._done, self._started = 0, time.monotonic()
@@ -269,7 +272,7 @@ def look(
             shortened = f" Slice {above + 1} lies above the base at ES (predicted Dice {dice:.2f}): it has no RV."
             chosen = without_rv(chosen, above, proposal, models)
             predicted = opinion(calibration, proposal, chosen)
-            mask = mask.with_pixels(_without_rv(mask.pixels, above))
+            mask = mask.with_pixels(cleared(mask.pixels, above))
     judgement = judge(
         proposal.measures,
         chosen.measures,
@@ -294,12 +297,6 @@ def look(
         judgement={**head, **said},
     )
     return Look(study, result, proposal)
-
-
-def _without_rv(pixels: np.ndarray, index: int) -> np.ndarray:
-    left = pixels.copy()
-    left[index][left[index] == LABELS["RV"]] = 0
-    return left
 
 
 def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:

@@ -174,7 +174,9 @@ def test_the_frames_of_a_cine_can_be_named(
     cine = tmp_path / "001" / "001_SA_CINE.nii.gz"
     command = ["segment", str(cine), "--bundle", str(tiny_bundle), "-o", str(tmp_path / "r"), "--device", "cpu"]
     assert main([*command, "--frames", "2", "4"]) == DONE
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    steps = [event for event in map(json.loads, told.splitlines()) if event["event"] == "slices"]
+    assert steps[-1]["done"] == steps[-1]["total"]
     assert "SA: frame 2 of the cine is ED, frame 4 is ES, as given" in said
     quality = json.loads(next((tmp_path / "r").glob("*/quality.json")).read_text())
     assert quality["cine"] == [{"view": "SA", "ed": 1, "es": 3, "given": True}]
