@@ -87,8 +87,17 @@ def segment_study(
     results = side_by_side(judged, study.stacks) if device == "cpu" else [judged(stack) for stack in study.stacks]
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
     cautions = tuple(f"{view}: {text}" for view, text in bundle.cautions.items() if view in study.views)
-    checks = (*left_out, *cautions, *study_checks(volumes))
+    shortened = tuple(_shortened(r.judgement) for r in results if "above_base" in r.judgement)
+    checks = (*left_out, *cautions, *shortened, *study_checks(volumes))
     return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": taken})
+
+
+def _shortened(entry: Mapping[str, Any]) -> str:
+    above = entry["above_base"]
+    return (
+        f"{entry['view']} {entry['phase']}: slice {above['slice'] + 1} is rather the atrium than the RV (predicted Dice "
+        f"{above['predicted_dice']:.2f}), so the RV ends below it"
+    )
 
 
 def check_frames(study: Study, frames: Mapping[str, tuple[int, int]]) -> None:
@@ -264,12 +273,11 @@ def look(
     picked = chosen.selection.indices
     average = from_network(chosen.probabilities, proposal.crop, stack) if len(picked) > 1 else None
     mask = candidates[picked[0]] if average is None else stack.with_pixels(average)
-    shortened = ""
+    removed = {}
     if predicted is not None and (stack.view, stack.phase) == ("SA", "ES"):
         above = slice_above_base(chosen.measures.slice_mm2[0], predicted)
         if above is not None:
-            dice = predicted.slices[above, STRUCTURES.index("RV")]
-            shortened = f" Slice {above + 1} lies above the base at ES (predicted Dice {dice:.2f}): it has no RV."
+            removed = {"slice": above, "predicted_dice": float(predicted.slices[above, STRUCTURES.index("RV")])}
             chosen = without_rv(chosen, above, proposal, models)
             predicted = opinion(calibration, proposal, chosen)
             mask = mask.with_pixels(cleared(mask.pixels, above))
@@ -286,15 +294,13 @@ def look(
         networks=models.names,
         options=options,
     )
-    said = judgement.to_json()
-    said["selection_reason"] += shortened
     head = {"view": stack.view, "phase": stack.phase, "mask": f"{study}_{stack.name}.nii.gz"}
     result = StackResult(
         image=stack,
         mask=mask,
         reconstruction=stack.with_pixels(from_network(one_hot(chosen.reconstruction), proposal.crop, stack)),
         candidates=candidates,
-        judgement={**head, **said},
+        judgement={**head, **judgement.to_json(), **({"above_base": removed} if removed else {})},
     )
     return Look(study, result, proposal)
 

@@ -86,10 +86,21 @@ def test_it_is_left_out_of_the_mask_and_said(
     whole = pipeline.look("s", stack, models).result
     monkeypatch.setattr(pipeline, "slice_above_base", lambda areas, predicted: 1)
     less = pipeline.look("s", stack, models).result
-    said = "Slice 2 lies above the base at ES"
-    assert (said in less.judgement["selection_reason"]) == shortened and said not in whole.judgement["selection_reason"]
+    assert ("above_base" in less.judgement) == shortened and "above_base" not in whole.judgement
     expected = whole.mask.pixels.copy()
     if shortened:
         expected[1][expected[1] == LABELS["RV"]] = 0
         assert less.judgement["slices"][1]["structures"]["RV"]["area_mm2"] == 0
     assert np.array_equal(less.mask.pixels, expected)
+
+
+def test_the_study_says_that_the_rv_was_shortened(
+    calibrated: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "slice_above_base", lambda areas, predicted: 1)
+    result = pipeline.segment_study(Study("s", (stack,)), load_bundle(calibrated), device="cpu")
+    (said,) = [check for check in result.checks if "atrium" in check]
+    dice = result.stacks[0].judgement["above_base"]["predicted_dice"]
+    assert (
+        said == f"SA ES: slice 2 is rather the atrium than the RV (predicted Dice {dice:.2f}), so the RV ends below it"
+    )
