@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 
 from RVQCLib.bundle import ViewModels
-from RVQCLib.calibration import Opinion
 from RVQCLib.inference import Chosen, Proposal, one_hot, reconstruct
 from RVQCLib.measures import measure
 from RVQCLib.selection import from_base
@@ -22,23 +21,30 @@ PART, SLICES = 1 / 3, 3
 """An RV is not shortened by so much of its volume or more, nor where it is in fewer slices: it may be broken off instead."""
 
 
-def slice_above_base(areas: np.ndarray, predicted: Opinion) -> int | None:
-    """The slice of an SA stack at ES, from 0, in which the RV of a mask is rather the atrium; None where there is none.
+def most_basal(areas: np.ndarray) -> int | None:
+    """The most basal slice of the RV of a mask, from 0, where the RV would be whole without it; else None.
 
     Parameters
     ----------
     areas
         (slices, 3) in the order of `STRUCTURES`, as in `Measures.slice_mm2`.
     """
-    k = STRUCTURES.index("RV")
-    there = np.flatnonzero(areas[:, k] > 0)
+    rv = areas[:, STRUCTURES.index("RV")]
+    there = np.flatnonzero(rv > 0)
     if len(there) < SLICES:
         return None
     order = there if from_base(areas.sum(axis=1)) else there[::-1]
     first, second = int(order[0]), int(order[1])
-    if abs(first - second) > 1 or areas[first, k] >= PART * areas[:, k].sum():
-        return None
-    return first if predicted.slices[first, k] < LEAST else None
+    return None if abs(first - second) > 1 or rv[first] >= PART * rv.sum() else first
+
+
+def slice_above_base(areas: np.ndarray, predicted: np.ndarray) -> int | None:
+    """The slice of an SA stack at ES, from 0, in which the RV of a mask is rather the atrium; None where there is none.
+
+    `areas` are as in `most_basal`, `predicted` is the Dice predicted of the slices, of the same shape.
+    """
+    first = most_basal(areas)
+    return None if first is None or predicted[first, STRUCTURES.index("RV")] >= LEAST else first
 
 
 def without_rv(chosen: Chosen, index: int, proposal: Proposal, models: ViewModels) -> Chosen:

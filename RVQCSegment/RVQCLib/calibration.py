@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from RVQCLib.basal import most_basal, without_rv
 from RVQCLib.bundle import ViewModels, load_bundle, replace_calibration
 from RVQCLib.dataset import fingerprint_of, select_part
 from RVQCLib.features import SLICE_FEATURES, STACK_FEATURES, Features, features_of
@@ -59,7 +60,7 @@ class Opinion:
 
 @dataclass
 class Rows:
-    """What labelled stacks showed, row by row: whose, whether its mask was damaged, features, and the real Dice (3,) of the
+    """What labelled stacks showed, row by row: whose, whether its mask was damaged or shortened, features, and the real Dice (3,) of the
     stack and (slices, 3)."""
 
     patients: list[str] = field(default_factory=list)
@@ -254,7 +255,8 @@ def _grade(
     tables: dict[str, Any],
     cancelled: Callable[[], bool] | None,
 ) -> Rows:
-    """The rows of one labelled stack: as it is, shifted, and with errors in its mask."""
+    """The rows of one labelled stack: as it is, shifted, with errors in its mask, and at ES without the most basal slice of the
+    RV."""
     rows, (number, (study, image, truth)) = Rows(), numbered
     fence = Fences.from_json(tables[image.phase]["RV"])
     for version in (image, *_versions(study, image, number)):
@@ -262,6 +264,10 @@ def _grade(
         proposal = propose_stack(version, models)
         chosen = choose(proposal, fence, models)
         rows.add(study, proposal, chosen, truth)
+        if (image.view, image.phase) == ("SA", "ES"):  # as `pipeline.look` may shorten it
+            first = most_basal(chosen.measures.slice_mm2[0])
+            if first is not None:
+                rows.add(study, proposal, without_rv(chosen, first, proposal, models), truth, damaged=True)
         for spoilt in _damaged(study, proposal, chosen, models) if version is image else ():
             rows.add(study, proposal, spoilt, truth, damaged=True)
     return rows

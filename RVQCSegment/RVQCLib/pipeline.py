@@ -275,7 +275,7 @@ def look(
     mask = candidates[picked[0]] if average is None else stack.with_pixels(average)
     removed = {}
     if predicted is not None and (stack.view, stack.phase) == ("SA", "ES"):
-        above = slice_above_base(chosen.measures.slice_mm2[0], predicted)
+        above = slice_above_base(chosen.measures.slice_mm2[0], predicted.slices)
         if above is not None:
             removed = {"slice": above, "predicted_dice": float(predicted.slices[above, STRUCTURES.index("RV")])}
             chosen = without_rv(chosen, above, proposal, models)

@@ -13,7 +13,7 @@ from conftest import write_tiny_bundle
 from RVQCLib import pipeline
 from RVQCLib.basal import slice_above_base, without_rv
 from RVQCLib.bundle import load_bundle
-from RVQCLib.calibration import Opinion, calibrate_bundle
+from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.inference import choose, propose_stack
 from RVQCLib.stack import LABELS, Stack, Study
 
@@ -22,9 +22,8 @@ def areas(*rv: float) -> np.ndarray:
     return np.array([[area, 0.0, 0.0] for area in rv])
 
 
-def says(*rv: float) -> Opinion:
-    slices = np.array([[dice, 0.0, 0.0] for dice in rv])
-    return Opinion(np.zeros(3), np.zeros(3), slices, slices, np.zeros(3))
+def says(*rv: float) -> np.ndarray:
+    return np.array([[dice, 0.0, 0.0] for dice in rv])
 
 
 @pytest.mark.parametrize(

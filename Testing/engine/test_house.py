@@ -42,7 +42,7 @@ ORDER = [
         "dataset",
         "shifts",
     ),
-    *("mask_errors", "fence_tables", "parallel", "calibration", "basal"),
+    *("mask_errors", "fence_tables", "parallel", "basal", "calibration"),
     *(
         "losses",
         "augmentation",
