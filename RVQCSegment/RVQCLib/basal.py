@@ -17,12 +17,14 @@ from RVQCLib.stack import LABELS, STRUCTURES
 
 LEAST = 0.5
 """Predicted Dice of the most basal slice of the RV below which it is rather the atrium."""
-PART, SLICES = 1 / 3, 3
-"""An RV is not shortened by so much of its volume or more, nor where it is in fewer slices: it may be broken off instead."""
+PART = 1 / 3
+"""An RV is not shortened by so much of its volume or more."""
+SLICES, COVER = 4, 0.6
+"""Nor is one that lies in fewer slices, or beside a smaller part of the left heart's: more of it may be missing than too much."""
 
 
 def most_basal(areas: np.ndarray) -> int | None:
-    """The most basal slice of the RV of a mask, from 0, where the RV would be whole without it; else None.
+    """The most basal slice of the RV of a mask, from 0, where the RV may end below it; else None.
 
     Parameters
     ----------
@@ -30,8 +32,8 @@ def most_basal(areas: np.ndarray) -> int | None:
         (slices, 3) in the order of `STRUCTURES`, as in `Measures.slice_mm2`.
     """
     rv = areas[:, STRUCTURES.index("RV")]
-    there = np.flatnonzero(rv > 0)
-    if len(there) < SLICES:
+    there, left = np.flatnonzero(rv > 0), (areas.sum(axis=1) - rv > 0).sum()
+    if len(there) < max(SLICES, COVER * left):
         return None
     order = there if from_base(areas.sum(axis=1)) else there[::-1]
     first, second = int(order[0]), int(order[1])

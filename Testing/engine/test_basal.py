@@ -15,15 +15,19 @@ from RVQCLib.basal import slice_above_base, without_rv
 from RVQCLib.bundle import load_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.inference import choose, propose_stack
-from RVQCLib.stack import LABELS, Stack, Study
+from RVQCLib.stack import LABELS, STRUCTURES, Stack, Study
 
 
-def areas(*rv: float) -> np.ndarray:
-    return np.array([[area, 0.0, 0.0] for area in rv])
+def areas(*rv: float, left: Sequence[float] = ()) -> np.ndarray:
+    """(slices, 3); the LV in every slice with an RV, or as given."""
+    order = {s: k for k, s in enumerate(STRUCTURES)}
+    found = np.zeros((len(rv), 3))
+    found[:, order["RV"]], found[:, order["LV"]] = rv, left or [min(area, 1.0) for area in rv]
+    return found
 
 
 def says(*rv: float) -> np.ndarray:
-    return np.array([[dice, 0.0, 0.0] for dice in rv])
+    return np.array([[dice if structure == "RV" else 0.0 for structure in STRUCTURES] for dice in rv])
 
 
 @pytest.mark.parametrize(
@@ -36,12 +40,18 @@ def says(*rv: float) -> np.ndarray:
         ([300, 900, 700, 400], [0.9, 0.4, 0.9, 0.1], None),  # not the most basal one
         ([900, 800, 700, 100], [0.4, 0.9, 0.9, 0.9], None),  # too much of the RV
         ([300, 0, 900, 700, 400], [0.4, 0.0, 0.9, 0.9, 0.9], None),  # not beside the others
-        ([300, 900], [0.4, 0.9], None),
+        ([300, 900, 700], [0.4, 0.9, 0.9], None),
         ([0, 0, 0], [0.0, 0.0, 0.0], None),
     ],
 )
 def test_which_slice_it_is(rv: Sequence[float], dice: Sequence[float], found: int | None) -> None:
     assert slice_above_base(areas(*rv), says(*dice)) == found
+
+
+def test_an_rv_of_which_much_is_missing_is_not_shortened() -> None:
+    rv, dice = [300, 900, 700, 400, 0, 0, 0], says(0.4, 0.9, 0.9, 0.9, 0, 0, 0)
+    assert slice_above_base(areas(*rv, left=[9, 9, 9, 9, 9, 9, 0]), dice) == 0
+    assert slice_above_base(areas(*rv, left=[9, 9, 9, 9, 9, 9, 9]), dice) is None
 
 
 @pytest.fixture(scope="module")
