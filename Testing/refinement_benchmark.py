@@ -10,6 +10,9 @@ Rows are appended as they come, so ordered that a part of them is a table alread
 
     python Testing/refinement_benchmark.py ACDC/training --out refinement_benchmark.json --table Docs/refinement_table.md
     python Testing/refinement_benchmark.py ACDC/training --leave-out RV --epochs 8 --steps 20 --seeds 0 1 2
+
+With ``--rejudge`` nothing is refined: the bundles that an earlier call left in ``--work`` are judged by the code of today, which
+tells what a new rule of accepting masks is worth with the very same networks.
 """
 
 from __future__ import annotations
@@ -173,10 +176,34 @@ class Benchmark:
                 for variant in self.args.modes:
                     yield shift, seed, variant
 
+    def rejudged(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row of an earlier run, its bundle judged anew, before and after."""
+        shift, seed, variant = row["shift"], row["seed"], row["variant"]
+        data = self._shifted(shift, seed, self.patients)
+        there, other = find_studies(data), [self.sources[n] for n in self.untouched]
+        old, new, device = load_bundle(self.bundle_path), load_bundle(self._out(data, variant)), self.args.device
+        before = self._once(f"{data.name}-before", lambda: judged(there, old, device))
+        untouched = self._once("untouched", lambda: judged(other, old, device))
+        found = {"before": before, "untouched_before": untouched, "rejudged": True}
+        found["clean"] = self._once("clean-0", lambda: judged(self._clean(), old, device))
+        found["after"] = judged(there, new, device) if row["changed"] else before
+        found["untouched_after"] = judged(other, new, device) if row["changed"] else untouched
+        doubted = {stack["study"] for stack in before.values() if stack["verdict"] != "trusted"}
+        taken = {stack["study"] for key, stack in before.items() if found["after"][key] != stack}
+        studies = [
+            {"study": name, "flagged_before": name in doubted, "accepted": name in taken}
+            for name in sorted({stack["study"] for stack in before.values()})
+        ]
+        return {**row, **found, "studies": studies}
+
+    def _out(self, data: Path, variant: str) -> Path:
+        """Where the bundle of a run lies."""
+        return self.home / "out" / f"{data.name}-{''.join(c for c in variant if c.isalnum())}"
+
     def run(self, shift: str, seed: int, variant: str) -> dict[str, Any]:
         """One refinement, judged before and after."""
         data = self._shifted(shift, seed, self.patients)
-        out = self.home / "out" / f"{data.name}-{''.join(c for c in variant if c.isalnum())}"
+        out = self._out(data, variant)
         config = replace(self._config(seed), **VARIANTS[variant])
         there, other = find_studies(data), [self.sources[name] for name in self.untouched]
         old = load_bundle(self.bundle_path)
@@ -242,7 +269,7 @@ class Benchmark:
         return [self.sources[patient] for patient in self.patients]
 
     def _once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        file = self.home / "judged" / f"{name}.json"
+        file = self.home / ("judged-anew" if self.args.rejudge else "judged") / f"{name}.json"
         if not file.exists():
             write_json(file, work())
         return read_json(file)
@@ -368,6 +395,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--leave-out", metavar="GROUP", help="train a light bundle without a group; refine on that group"
     )
     parser.add_argument("--train-epochs", type=int, default=20, help="of the light bundle of --leave-out")
+    parser.add_argument(
+        "--rejudge",
+        action="store_true",
+        help="refine nothing; judge the rows of --out anew, with the bundles in --work",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
@@ -375,15 +407,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     out, bench = Path(args.out), Benchmark(args, Path(args.work))
     rows = read_json(out)["rows"] if out.exists() else []
     done = {(row["shift"], row["seed"], row["variant"]) for row in rows}
+    sizes = {key: value for key, value in vars(args).items() if key not in ("data", "out", "table", "work", "bundle")}
+
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        write_json(out, {"data": Path(args.data).name, "arguments": sizes, "rows": rows})
+        Path(args.table).write_text(tables(rows), encoding="utf-8")
+
+    if args.rejudge:
+        write([bench.rejudged(row) for row in rows])
+        return
     for run in bench.runs():
         if run in done:
             continue
         rows.append(bench.run(*run))
-        sizes = {
-            key: value for key, value in vars(args).items() if key not in ("data", "out", "table", "work", "bundle")
-        }
-        write_json(out, {"data": Path(args.data).name, "arguments": sizes, "rows": rows})
-        Path(args.table).write_text(tables(rows), encoding="utf-8")
+        write(rows)
         sys.stderr.write(f"{run}: {rows[-1]['seconds']:.0f} s\n")
 
 

@@ -93,6 +93,14 @@ def test_a_tiny_run_from_end_to_end(tiny_acdc: Path, tmp_path: Path, monkeypatch
     assert (tmp_path / "r.md").read_text(encoding="utf-8") == tables([none, ceiling])
     monkeypatch.setattr(refinement_benchmark, "refine_bundle", lambda *_, **__: pytest.fail("done twice"))
     refinement_benchmark.main(command)
+    refinement_benchmark.main([*command, "--rejudge"])
+    again = read_json(tmp_path / "r.json")["rows"]
+    for old, new in zip((none, ceiling), again, strict=True):
+        assert new["rejudged"] and {k: new[k] for k in old if k != "studies"} == {
+            k: v for k, v in old.items() if k != "studies"
+        }
+        assert [one["study"] for one in new["studies"]] == sorted(one["study"] for one in old["studies"])
+    assert not any(one["accepted"] for one in again[0]["studies"])
 
 
 def test_a_group_that_no_network_saw(tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
