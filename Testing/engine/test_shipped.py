@@ -45,7 +45,7 @@ def test_of_the_samples_one_is_sound_and_one_out_of_distribution() -> None:
         stacks = segment_study(study, bundle, device="cpu").to_json()["stacks"]
         verdicts[study.name] = [stack["verdict"] for stack in stacks]
     assert verdicts["sound"] == 4 * ["trusted"] and "trusted" not in verdicts["spoilt"]
-    assert verdicts["spoilt"][:2] == ["ood", "ood"]  # its short axis; the long axis is to be looked at
+    assert verdicts["spoilt"][:2] == ["ood", "ood"]  # its short axis
 
 
 def test_ed_and_es_of_a_real_cine_are_found(acdc: Path) -> None:
