@@ -176,55 +176,63 @@ class Benchmark:
                 for variant in self.args.modes:
                     yield shift, seed, variant
 
-    def rejudged(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row of an earlier run, its bundle judged anew, before and after."""
-        shift, seed, variant = row["shift"], row["seed"], row["variant"]
-        data = self._shifted(shift, seed, self.patients)
-        there, other = find_studies(data), [self.sources[n] for n in self.untouched]
-        old, new, device = load_bundle(self.bundle_path), load_bundle(self._out(data, variant)), self.args.device
-        before = self._once(f"{data.name}-before", lambda: judged(there, old, device))
-        untouched = self._once("untouched", lambda: judged(other, old, device))
-        found = {"before": before, "untouched_before": untouched, "rejudged": True}
-        found["clean"] = self._once("clean-0", lambda: judged(self._clean(), old, device))
-        found["after"] = judged(there, new, device) if row["changed"] else before
-        found["untouched_after"] = judged(other, new, device) if row["changed"] else untouched
-        doubted = {stack["study"] for stack in before.values() if stack["verdict"] != "trusted"}
-        taken = {stack["study"] for key, stack in before.items() if found["after"][key] != stack}
-        studies = [
-            {"study": name, "flagged_before": name in doubted, "accepted": name in taken}
-            for name in sorted({stack["study"] for stack in before.values()})
-        ]
-        return {**row, **found, "studies": studies}
-
-    def _out(self, data: Path, variant: str) -> Path:
-        """Where the bundle of a run lies."""
-        return self.home / "out" / f"{data.name}-{''.join(c for c in variant if c.isalnum())}"
-
     def run(self, shift: str, seed: int, variant: str) -> dict[str, Any]:
         """One refinement, judged before and after."""
-        data = self._shifted(shift, seed, self.patients)
-        out = self._out(data, variant)
+        data, out = self._places(shift, seed, variant)
         config = replace(self._config(seed), **VARIANTS[variant])
-        there, other = find_studies(data), [self.sources[name] for name in self.untouched]
-        old = load_bundle(self.bundle_path)
         row: dict[str, Any] = {"shift": shift, "seed": seed, "variant": variant, "config": config.to_json()}
-        row["before"] = self._once(f"{data.name}-before", lambda: judged(there, old, self.args.device))
-        row["clean"] = self._once(f"clean-{seed}", lambda: judged(self._clean(), old, self.args.device))
-        row["untouched_before"] = self._once("untouched", lambda: judged(other, old, self.args.device))
+        row |= self._before(data, seed)
         started = time.monotonic()
         if variant == CEILING:
-            row |= self._with_labels(shift, seed, old, out, config, row["before"])
+            row |= self._with_labels(shift, seed, load_bundle(self.bundle_path), out, config, row["before"])
         else:
             result = refine_bundle(
                 data, self.bundle_path, out, config, labelled=self.args.data, device=self.args.device, report=_progress
             )
             row |= {key: result[key] for key in ("stopped_because", "guard", "changed", "calibration", "studies")}
         row["seconds"] = time.monotonic() - started
-        new, same = load_bundle(out), not row["changed"]
-        row["after"] = row["before"] if same else judged(there, new, self.args.device)
-        row["untouched_after"] = row["untouched_before"] if same else judged(other, new, self.args.device)
+        row |= self._after(row, data, out)
         shutil.rmtree(out.with_name(f"{out.name}.refinement"), ignore_errors=True)
         return row
+
+    def rejudged(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row of an earlier run, its bundle judged anew, before and after."""
+        data, out = self._places(row["shift"], row["seed"], row["variant"])
+        row = {**row, "rejudged": True, **self._before(data, row["seed"])}
+        row |= self._after(row, data, out)
+        taken = {stack["study"] for key, stack in row["before"].items() if row["after"][key] != stack}
+        return {**row, "studies": _studies(row["before"], taken)}
+
+    def _places(self, shift: str, seed: int, variant: str) -> tuple[Path, Path]:
+        """The folder of a run's studies, and where its bundle lies."""
+        data = self._shifted(shift, seed, self.patients)
+        return data, self.home / "out" / f"{data.name}-{''.join(c for c in variant if c.isalnum())}"
+
+    def _before(self, data: Path, seed: int) -> dict[str, dict[str, Any]]:
+        """What the bundle as it was says of the studies in `data`, of the same without a shift, and of the untouched ones."""
+        old = load_bundle(self.bundle_path)
+
+        def once(name: str, sources: Sequence[StudySource]) -> dict[str, Any]:
+            return self._once(name, lambda: judged(sources, old, self.args.device))
+
+        return {
+            "before": once(f"{data.name}-before", find_studies(data)),
+            "clean": once(f"clean-{seed}", [self.sources[patient] for patient in self.patients]),
+            "untouched_before": once("untouched", self._others()),
+        }
+
+    def _after(self, row: dict[str, Any], data: Path, out: Path) -> dict[str, dict[str, Any]]:
+        """What the bundle at `out` says of them; the same where nothing in it has changed."""
+        if not row["changed"]:
+            return {"after": row["before"], "untouched_after": row["untouched_before"]}
+        new, device = load_bundle(out), self.args.device
+        return {
+            "after": judged(find_studies(data), new, device),
+            "untouched_after": judged(self._others(), new, device),
+        }
+
+    def _others(self) -> list[StudySource]:
+        return [self.sources[name] for name in self.untouched]
 
     def _shifted(self, shift: str, seed: int, patients: Sequence[str], what: str = "") -> Path:
         """The folder of these patients under a shift."""
@@ -250,13 +258,11 @@ class Benchmark:
         weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config, source)
         records = [{"mode": CEILING}] * len(weights)
         write_successor(out, parent, {"SA": weights}, {"SA": records}, CEILING, second=False, domains={})
-        names = sorted({row["study"] for row in before.values()})
-        doubted = {row["study"] for row in before.values() if row["verdict"] != "trusted"}
         return {
             "stopped_because": "all steps were made",
             "changed": [f"SA {k}" for k in range(1, len(weights) + 1)],
             "calibration": "the parent's, its lower bounds twice as far away",
-            "studies": [{"study": n, "flagged_before": n in doubted, "accepted": n in doubted} for n in names],
+            "studies": _studies(before, _doubted(before)),
         }
 
     def _config(self, seed: int) -> RefinementConfig:
@@ -265,14 +271,23 @@ class Benchmark:
         how["guard_slices"] = args.guard_slices
         return RefinementConfig(**how, recalibrate=not args.no_calibration)
 
-    def _clean(self) -> list[StudySource]:
-        return [self.sources[patient] for patient in self.patients]
-
     def _once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         file = self.home / ("judged-anew" if self.args.rejudge else "judged") / f"{name}.json"
         if not file.exists():
             write_json(file, work())
         return read_json(file)
+
+
+def _doubted(before: dict[str, dict[str, Any]]) -> set[str]:
+    """The studies of which a stack is not trusted."""
+    return {row["study"] for row in before.values() if row["verdict"] != "trusted"}
+
+
+def _studies(before: dict[str, dict[str, Any]], accepted: set[str]) -> list[dict[str, Any]]:
+    """What a refinement says of every study, where none was run."""
+    names = sorted({row["study"] for row in before.values()})
+    doubted = _doubted(before)
+    return [{"study": n, "flagged_before": n in doubted, "accepted": n in accepted} for n in names]
 
 
 def _progress(event: dict[str, Any]) -> None:
