@@ -65,7 +65,7 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
         return Acceptance(True, f"the predicted Dice of the RV rises from {dice:.2f} to {new_dice:.2f}")
     if after["ood"] and not before["ood"]:
         return Acceptance(False, "the new mask is out of distribution, the old one was not")
-    if before["phase"] == "ES" and (above := _above_base(before, after, "RV")):
+    if before["phase"] == "ES" and (above := _above_base(before, after)):
         said = (
             f"at ES the RV comes to slice {above[0] + 1} above its base, and its predicted Dice does not clearly rise"
         )
@@ -85,10 +85,10 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     return Acceptance(True, "neither opinion speaks against it")
 
 
-def _above_base(before: Mapping[str, Any], after: Mapping[str, Any], structure: str) -> list[int]:
-    """The slices, from 0, beyond the base of a structure as it was that it is in now; none where areas are not known (older
-    results) or where it was nowhere."""
-    old, new = _areas(before, structure), _areas(after, structure)
+def _above_base(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[int]:
+    """The slices, from 0, beyond the base of the RV as it was that it is in now; none where areas are not known (older results)
+    or where it was nowhere."""
+    old, new = _areas(before, "RV"), _areas(after, "RV")
     largest = max(new, default=0.0)
     there = [k for k, area in enumerate(old) if area > TRACE * largest]
     if not there:

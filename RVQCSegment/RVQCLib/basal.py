@@ -5,13 +5,10 @@ networks that see one slice take for a ventricle. What the candidates and R say 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from RVQCLib.bundle import ViewModels
-from RVQCLib.inference import Chosen, Proposal, one_hot, reconstruct
-from RVQCLib.measures import measure
+from RVQCLib.inference import Chosen, Proposal, one_hot, with_mask
 from RVQCLib.selection import from_base
 from RVQCLib.stack import LABELS, STRUCTURES
 
@@ -54,9 +51,7 @@ def without_rv(chosen: Chosen, index: int, proposal: Proposal, models: ViewModel
     mask = cleared(chosen.mask, index)
     probabilities = chosen.probabilities.copy()
     probabilities[index] = one_hot(mask[index][None])[0]
-    again = reconstruct(mask, models)
-    own = measure(mask[None], again[None], proposal.spacing_zyx)
-    return replace(chosen, mask=mask, probabilities=probabilities, reconstruction=again, measures=own)
+    return with_mask(chosen, mask, probabilities, proposal, models)
 
 
 def cleared(mask: np.ndarray, index: int) -> np.ndarray:

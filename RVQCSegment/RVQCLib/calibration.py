@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from RVQCLib.dataset import fingerprint_of, select_part
 from RVQCLib.features import SLICE_FEATURES, STACK_FEATURES, Features, features_of
 from RVQCLib.fence_tables import Clean, agreement_fences, slice_fences, stack_fences
 from RVQCLib.files import BundleError, Cancelled, RVQCError
-from RVQCLib.inference import Chosen, Proposal, choose, choose_device, one_hot, propose_stack, reconstruct
+from RVQCLib.inference import Chosen, Proposal, choose, choose_device, one_hot, propose_stack, with_mask
 from RVQCLib.mask_errors import corrupt_mask
-from RVQCLib.measures import measure
 from RVQCLib.metrics import dice
 from RVQCLib.parallel import in_order
 from RVQCLib.prediction import DiceModel, Fit, fit, trust
@@ -299,9 +298,7 @@ def _damaged(study: str, proposal: Proposal, chosen: Chosen, models: ViewModels)
 def damage(proposal: Proposal, chosen: Chosen, models: ViewModels, strength: float, rng: np.random.Generator) -> Chosen:
     """The chosen mask with injected errors, reconstructed and measured anew; strength 0 leaves it as it is."""
     mask = corrupt_mask(chosen.mask, rng=rng, strength=strength)
-    again = reconstruct(mask, models)
-    own = measure(mask[None], again[None], proposal.spacing_zyx)
-    return replace(chosen, mask=mask, probabilities=one_hot(mask), reconstruction=again, measures=own)
+    return with_mask(chosen, mask, one_hot(mask), proposal, models)
 
 
 def _fit(rows: Rows) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -225,3 +225,12 @@ def choose(proposal: Proposal, fences: Fences | None, models: ViewModels, *, pri
     again = reconstruct(mask, models)
     own = measure(mask[None], again[None], proposal.spacing_zyx)
     return Chosen(selection, mask, probabilities, again, own)
+
+
+def with_mask(
+    chosen: Chosen, mask: np.ndarray, probabilities: np.ndarray, proposal: Proposal, models: ViewModels
+) -> Chosen:
+    """The choice with another mask, uint8 (slices, size, size), and its probabilities: reconstructed and measured anew."""
+    again = reconstruct(mask, models)
+    own = measure(mask[None], again[None], proposal.spacing_zyx)
+    return replace(chosen, mask=mask, probabilities=probabilities, reconstruction=again, measures=own)

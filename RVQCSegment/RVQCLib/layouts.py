@@ -139,8 +139,6 @@ def one_file(path: Path) -> StudySource:
         if images:
             labels = {key: entry for key, entry in study.labels.items() if key in images}
             return replace(study, images=images, labels=labels, problems=())
-    if said := _other_view(str(path), _stem(path) or ""):
-        raise RVQCError(said)
     file = _classify(path)
     view, phase = _settle(file)
     return StudySource(file.study or _stem(path), {(view, phase): path}, layout="file" if phase else "cine")
@@ -243,14 +241,22 @@ def _classify(path: Path) -> _File:
 
 
 def _settle(file: _File) -> Key:
-    """View and phase, with the file's header where the name leaves something open; the phase of a cine is ""."""
+    """View and phase, with the file's header where the name leaves something open; the phase of a cine is "".
+
+    Raises
+    ------
+    RVQCError
+        The name says another view, or the header cannot be read.
+    """
+    if said := _other_view(file.path, _stem(file.path)):
+        raise RVQCError(said)
     cine, slices = file.cine, 2
     if not (file.view and (file.phase or file.cine)):
         cine, slices = _size(file.path)
     return file.view or ("SA" if slices > 1 else "LA"), file.phase or ("" if cine else "ED")
 
 
-def _other_view(path: str, name: str) -> str:
+def _other_view(path: Path, name: str) -> str:
     """What is wrong with an image whose name says that it is of a view which RVQC does not segment; "" for others."""
     found = _OTHER_VIEW.search(name)
     if found is None:
@@ -276,9 +282,6 @@ def _group(folder: Path, name: str, files: list[_File]) -> StudySource:
     labels: dict[Key, Path] = {}
     problems: list[str] = []
     for file in files:
-        if said := _other_view(str(file.path), _stem(file.path) or ""):
-            problems.append(said)
-            continue
         try:
             key = _settle(file)
         except RVQCError as error:
@@ -351,10 +354,9 @@ def _dicom(folder: Path) -> StudySource:
     problems = []
     try:
         series = list_series(folder)
-        known = [one for one in series if not _other_view("", one[1])]
+        known = [one for one in series if not _OTHER_VIEW.search(one[1])]
         if series and not known:
-            path, description = series[0]
-            return StudySource(_name(folder), layout="dicom", problems=(_other_view(str(path), description),))
+            return StudySource(_name(folder), layout="dicom", problems=(_other_view(*series[0]),))
         for path, description in known:
             words = _classify(Path(f"{description}.nii"))
             cine, slices = _size(path)

@@ -68,7 +68,7 @@ def segment_study(
         `cancelled` returned True.
     """
     device = choose_device(device)
-    check_frames(study, frames)
+    _check_frames(study, frames)
     study, left_out = _with_views_of(study, bundle)
     models = {view: bundle.models(view, device) for view in study.views}
     steps = _Steps(study, models, frames, progress, cancelled)
@@ -100,7 +100,7 @@ def _shortened(entry: Mapping[str, Any]) -> str:
     )
 
 
-def check_frames(study: Study, frames: Mapping[str, tuple[int, int]]) -> None:
+def _check_frames(study: Study, frames: Mapping[str, tuple[int, int]]) -> None:
     """Raise `RVQCError` where `frames` (as in `segment_study`) does not fit the cines of `study`."""
     cines = {cine[0].view: len(cine) for cine in study.cines}
     for view, chosen in frames.items():
