@@ -48,10 +48,10 @@ def slice_above_base(areas: np.ndarray, predicted: np.ndarray) -> int | None:
 
 def without_rv(chosen: Chosen, index: int, proposal: Proposal, models: ViewModels) -> Chosen:
     """The chosen mask with no RV in one slice, reconstructed and measured anew."""
-    mask = cleared(chosen.mask, index)
     probabilities = chosen.probabilities.copy()
-    probabilities[index] = one_hot(mask[index][None])[0]
-    return with_mask(chosen, mask, probabilities, proposal, models)
+    background = one_hot(np.zeros((1, 1, 1), np.uint8))[0]
+    probabilities[index] = np.where(chosen.mask[index] == LABELS["RV"], background, probabilities[index])
+    return with_mask(chosen, cleared(chosen.mask, index), probabilities, proposal, models)
 
 
 def cleared(mask: np.ndarray, index: int) -> np.ndarray:
