@@ -22,16 +22,14 @@ from typing import Any
 import torch
 
 from RVQCLib.ablation import SINGLE, ablation
-from RVQCLib.evaluation import MEASURES, interval
 from RVQCLib.files import whole_file, write_json
 from RVQCLib.networks import build
-from RVQCLib.stack import STRUCTURES
 from RVQCLib.training import train_bundle
-from trials import cell, claim, config_of, read_rows, tell, trial_options
+from trials import claim, config_of, paired, paired_table, read_rows, tell, trial_options
 
 OURS, THEIRS = "BN1", "monai.networks.nets:UNet"
 METHODS = {f"{SINGLE}, {name}": name for name in (OURS, THEIRS)}
-_NAMES = {"dice": ("Dice", 3), "hd_mm": ("HD, mm", 1), "hd95_mm": ("HD95, mm", 1)}
+NAME = "MONAI's U-Net"
 
 
 def parameters_of(network: str, parameters: dict[str, Any]) -> int:
@@ -77,36 +75,18 @@ def run(args: argparse.Namespace, seed: int) -> list[dict[str, str]]:
 
 
 def compare_rows(rows: Sequence[dict[str, str]], *, resamples: int = 1000) -> dict[str, Any]:
-    """By structure and measure: the mean of either network and the paired difference, ours minus theirs."""
+    """`trials.paired` of the rows of `run`: BN1 minus MONAI's."""
     stacks: dict[str, dict[tuple[str, ...], dict[str, str]]] = {OURS: {}, THEIRS: {}}
     for row in rows:
         stacks[METHODS[row["method"]]][row["seed"], row["study"], row["view"], row["phase"]] = row
-    keys = sorted(stacks[OURS])
-    patients = [study for _, study, _, _ in keys]
-    found: dict[str, Any] = {"n_stacks": len(keys), "n_patients": len(set(patients)), "structures": {}}
-    for structure in STRUCTURES:
-        found["structures"][structure] = {}
-        for measure in MEASURES:
-            own = {name: [float(stacks[name][key][f"{structure}_{measure}"]) for key in keys] for name in stacks}
-            gap = [ours - theirs for ours, theirs in zip(own[OURS], own[THEIRS], strict=True)]
-            values = {**own, "difference": gap}
-            found["structures"][structure][measure] = {
-                name: interval(numbers, patients, seed=0, resamples=resamples) for name, numbers in values.items()
-            }
-    return found
+    return paired(stacks[OURS], stacks[THEIRS], resamples=resamples)
 
 
 def as_markdown(found: dict[str, Any]) -> str:
     """The table for people."""
     sizes = " and ".join(f"{name} with {n} parameters" for name, n in found["parameters"].items())
-    text = [f"{sizes}; {found['n_stacks']} stacks of {found['n_patients']} patients, seeds {found['seeds']}.", ""]
-    text += [f"| | {OURS} | MONAI's U-Net | difference, paired |", "|---|---|---|---|"]
-    for structure, measures in found["structures"].items():
-        for measure, row in measures.items():
-            name, digits = _NAMES[measure]
-            cells = [cell(row[key], digits, "+" if key == "difference" else "") for key in (OURS, THEIRS, "difference")]
-            text.append(f"| {structure} {name} | " + " | ".join(cells) + " |")
-    return "\n".join(text) + "\n"
+    said = f"{sizes}; {found['n_stacks']} stacks of {found['n_patients']} patients, seeds {found['seeds']}."
+    return f"{said}\n\n{paired_table(found, OURS, NAME)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
 from RVQCLib.adaptation import PLACED
@@ -47,6 +46,7 @@ from RVQCLib.stack import Study
 from RVQCLib.study import StudySource, find_studies, write_mask
 from RVQCLib.successor import write_successor
 from RVQCLib.training import TrainingConfig, train_bundle
+from trials import write_image
 
 SHIFTS = ("blur:5", "noise:5", "ghosting:5", "motion:5", "resolution:5", "noise:4")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -88,11 +88,7 @@ def write_shifted(source: StudySource, name: str, severity: int, seed: int, fold
     part.mkdir(parents=True, exist_ok=True)
     for stack in study.stacks:
         shifted = shift_stack(stack, name, severity, seed=seed) if severity else stack
-        image = sitk.GetImageFromArray(shifted.pixels)
-        image.SetOrigin(stack.geometry.origin)
-        image.SetSpacing(stack.geometry.spacing)
-        image.SetDirection(stack.geometry.direction)
-        sitk.WriteImage(image, str(part / f"{home.name}_{stack.name}.nii.gz"))
+        write_image(shifted, part / f"{home.name}_{stack.name}.nii.gz")
         truth = study.label(stack.view, stack.phase)
         if truth is not None:
             write_mask(truth, part / f"{home.name}_{stack.name}_gt.nii.gz")

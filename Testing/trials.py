@@ -1,4 +1,4 @@
-"""What the comparisons that train share: their options, the configuration these make, a folder that remembers them."""
+"""What the comparisons share: their options, the configuration these make, a folder that remembers them, paired differences."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import SimpleITK as sitk
+
+from RVQCLib.evaluation import MEASURES, interval
 from RVQCLib.files import RVQCError, read_json, write_json
 from RVQCLib.slices import Sampling
+from RVQCLib.stack import STRUCTURES, Stack
 from RVQCLib.training import TrainingConfig
 
+Rows = Mapping[tuple[str, ...], Mapping[str, Any]]
+"""What a method reached, a row a stack, by whatever tells stacks apart, the study second: (seed, study, view, phase)."""
+_NAMES = {"dice": ("Dice", 3), "hd_mm": ("HD, mm", 1), "hd95_mm": ("HD95, mm", 1)}
 FREE = ("data", "out", "seeds", "groups", "jobs")
 """Options that may change between two calls which fill one folder."""
 
@@ -81,3 +89,46 @@ def cell(value: dict[str, float], digits: int, sign: str = "") -> str:
     """Mean and interval for a table."""
     mean, low, high = (f"{value[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def write_image(image: Stack, path: Path) -> None:
+    """An image with its geometry, in the format that the suffix says."""
+    written = sitk.GetImageFromArray(image.pixels)
+    written.SetOrigin(image.geometry.origin)
+    written.SetSpacing(image.geometry.spacing)
+    written.SetDirection(image.geometry.direction)
+    sitk.WriteImage(written, str(path))
+
+
+def paired(ours: Rows, theirs: Rows, *, resamples: int = 1000) -> dict[str, Any]:
+    """By structure and measure: the means of both methods over the same stacks and the difference, ours minus theirs.
+
+    Intervals resample patients, over all seeds. Both must have judged the same stacks.
+    """
+    if set(ours) != set(theirs):
+        raise ValueError("The two methods judged different stacks.")
+    keys = sorted(ours)
+    patients = [study for _, study, *_ in keys]
+    found: dict[str, Any] = {"n_stacks": len(keys), "n_patients": len(set(patients)), "structures": {}}
+    for structure in STRUCTURES:
+        found["structures"][structure] = {}
+        for measure in MEASURES:
+            own, other = ([float(rows[key][f"{structure}_{measure}"]) for key in keys] for rows in (ours, theirs))
+            values = {"ours": own, "theirs": other, "difference": [a - b for a, b in zip(own, other, strict=True)]}
+            found["structures"][structure][measure] = {
+                name: interval(numbers, patients, seed=0, resamples=resamples) for name, numbers in values.items()
+            }
+    return found
+
+
+def paired_table(found: Mapping[str, Any], ours: str, theirs: str) -> str:
+    """What `paired` found, as Markdown."""
+    text = [f"| | {ours} | {theirs} | difference, paired |", "|---|---|---|---|"]
+    for structure, measures in found["structures"].items():
+        for measure, row in measures.items():
+            name, digits = _NAMES[measure]
+            cells = [
+                cell(row[key], digits, "+" if key == "difference" else "") for key in ("ours", "theirs", "difference")
+            ]
+            text.append(f"| {structure} {name} | " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"

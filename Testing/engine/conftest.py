@@ -198,13 +198,21 @@ def tiny_description(views: tuple[str, ...] = ("SA", "LA")) -> dict[str, Any]:
     }
 
 
-def write_tiny_bundle(path: Path, *, views: tuple[str, ...] = ("SA", "LA"), half: bool = True) -> Path:
-    """Write a bundle of tiny networks with random weights, the same at every call."""
+def write_tiny_bundle(
+    path: Path,
+    *,
+    views: tuple[str, ...] = ("SA", "LA"),
+    half: bool = True,
+    split: dict[str, list[str]] | None = None,
+) -> Path:
+    """Write a bundle of tiny networks with random weights, the same at every call; it says that it was trained by `split`."""
     import torch
 
     from RVQCLib.networks import build
 
     description = tiny_description(views)
+    for part in description["views"].values() if split else ():
+        part["training"]["split"] = split
     with torch.random.fork_rng():
         torch.manual_seed(5)
         weights = {

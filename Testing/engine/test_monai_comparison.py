@@ -40,10 +40,12 @@ def test_differences_are_paired_by_seed_and_stack() -> None:
     found = compare_rows(ours + theirs, resamples=100)
     assert (found["n_stacks"], found["n_patients"]) == (4, 2)
     dice = found["structures"]["RV"]["dice"]
-    assert dice[OURS]["mean"] == pytest.approx(0.6) and dice[THEIRS]["mean"] == pytest.approx(0.5)
+    assert dice["ours"]["mean"] == pytest.approx(0.6) and dice["theirs"]["mean"] == pytest.approx(0.5)
     # Every stack differs by 0.1, so that the paired interval has no width although the stacks differ much.
     assert dice["difference"]["low"] == pytest.approx(0.1) and dice["difference"]["high"] == pytest.approx(0.1)
-    assert dice[OURS]["high"] - dice[OURS]["low"] > 0.2
+    assert dice["ours"]["high"] - dice["ours"]["low"] > 0.2
+    with pytest.raises(ValueError, match="different stacks"):
+        compare_rows(ours + theirs[1:], resamples=100)
 
 
 def test_a_tiny_run_from_end_to_end(
@@ -57,7 +59,7 @@ def test_a_tiny_run_from_end_to_end(
     found = read_json(out / "comparison.json")
     assert said == (out / "comparison.md").read_text(encoding="utf-8") and "difference, paired" in said
     assert (found["n_stacks"], found["n_patients"], found["seeds"]) == (4, 2, [0])
-    ours, theirs, gap = (found["structures"]["RV"]["dice"][k]["mean"] for k in (OURS, THEIRS, "difference"))
+    ours, theirs, gap = (found["structures"]["RV"]["dice"][k]["mean"] for k in ("ours", "theirs", "difference"))
     assert gap == pytest.approx(ours - theirs)
     split = json.loads((out / "seed0" / "bundle" / "bundle.json").read_text())["views"]["SA"]["training"]["split"]
     assert len(split["test"]) == 2 and not set(split["test"]) & {*split["train"], *split["validation"]}
