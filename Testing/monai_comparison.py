@@ -22,10 +22,9 @@ from typing import Any
 import torch
 
 from RVQCLib.ablation import SINGLE, ablation
-from RVQCLib.files import whole_file, write_json
 from RVQCLib.networks import build
 from RVQCLib.training import train_bundle
-from trials import claim, config_of, paired, paired_table, read_rows, tell, trial_options
+from trials import claim, config_of, paired, paired_table, read_rows, tell, trial_options, write_found
 
 OURS, THEIRS = "BN1", "monai.networks.nets:UNet"
 METHODS = {f"{SINGLE}, {name}": name for name in (OURS, THEIRS)}
@@ -101,9 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number, seed in enumerate(args.seeds, start=1):
         rows += run(args, seed)
         found = {"settings": settings, "seeds": args.seeds[:number], "parameters": sizes, **compare_rows(rows)}
-        write_json(Path(args.out) / "comparison.json", found)
-        with whole_file(Path(args.out) / "comparison.md") as part:
-            part.write_text(as_markdown(found), encoding="utf-8")
+        write_found(args.out, "comparison", found, as_markdown(found))
     sys.stdout.write(as_markdown(found))
 
 

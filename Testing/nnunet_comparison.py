@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
-from RVQCLib.evaluation import compare, evaluate
-from RVQCLib.files import RVQCError, whole_file, whole_folder, write_json
+from RVQCLib.calibration import labelled_stacks
+from RVQCLib.evaluation import compare
+from RVQCLib.files import RVQCError, whole_folder, write_json
 from RVQCLib.stack import LABELS
 from RVQCLib.study import find_studies, read_mask, write_mask
-from trials import Rows, claim, paired, paired_table, read_rows, tell, write_image
+from trials import Rows, claim, judged_rows, paired, paired_table, tell, write_found, write_image
 
 DATASET, NUMBER, CONFIGURATION, FOLD, SUFFIX = "Dataset001_RVQC", "1", "2d", "0", ".nii.gz"
 
@@ -106,26 +107,18 @@ def export(data: str, split: dict[str, list[str]], view: str, folder: Path) -> d
 def judged(data: str, names: Sequence[str], view: str, predicted: Path) -> dict[tuple[str, ...], dict[str, float]]:
     """nnU-Net's masks against the true ones, by ("0", study, view, phase)."""
     rows = {}
-    for source in find_studies(data):
-        if source.name not in names:
-            continue
-        study = source.load(labels=True)
-        for image in study.stacks:
-            truth = study.label(image.view, image.phase)
-            if image.view == view and truth is not None:
-                file = predicted / f"{study.name}_{image.name}{SUFFIX}"
-                mask = read_mask(file, view=view, phase=image.phase, convention="mnms2")
-                rows["0", study.name, view, image.phase] = compare(mask, truth)
+    for study, image, truth in labelled_stacks([s for s in find_studies(data) if s.name in names], view):
+        file = predicted / f"{study}_{image.name}{SUFFIX}"
+        mask = read_mask(file, view=view, phase=image.phase, convention="mnms2")
+        rows["0", study, view, image.phase] = compare(mask, truth)
     return rows
 
 
 def ours(args: argparse.Namespace, bundle: Path) -> Rows:
     """What the bundle reaches on the test part, by the same keys."""
-    home = Path(args.out) / "evaluation"
-    if not (home / "stacks.csv").is_file():
-        evaluate(args.data, bundle, home, part="test", device=args.rvqc_device, jobs=args.jobs, report=tell)
-    rows = [row for row in read_rows(home / "stacks.csv") if row["view"] == args.view]
-    return {("0", row["study"], row["view"], row["phase"]): row for row in rows}
+    how = {"device": args.rvqc_device, "jobs": args.jobs, "report": tell}
+    rows = judged_rows(args.data, bundle, Path(args.out) / "evaluation", 0, **how)
+    return {key: row for key, row in rows.items() if row["view"] == args.view}
 
 
 def as_markdown(found: dict[str, Any]) -> str:
@@ -156,9 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     nnunet.predict(cases["test"])
     theirs = judged(args.data, split["test"], args.view, nnunet.predicted)
     found = {"settings": settings, "bundle": bundle.hash, **paired(ours(args, bundle.path), theirs)}
-    write_json(Path(args.out) / "comparison.json", found)
-    with whole_file(Path(args.out) / "comparison.md") as part:
-        part.write_text(as_markdown(found), encoding="utf-8")
+    write_found(args.out, "comparison", found, as_markdown(found))
     sys.stdout.write(as_markdown(found))
 
 

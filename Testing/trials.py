@@ -12,8 +12,8 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from RVQCLib.evaluation import MEASURES, interval
-from RVQCLib.files import RVQCError, read_json, write_json
+from RVQCLib.evaluation import MEASURES, evaluate, interval
+from RVQCLib.files import RVQCError, read_json, whole_file, write_json
 from RVQCLib.slices import Sampling
 from RVQCLib.stack import STRUCTURES, Stack
 from RVQCLib.training import TrainingConfig
@@ -89,6 +89,21 @@ def cell(value: dict[str, float], digits: int, sign: str = "") -> str:
     """Mean and interval for a table."""
     mean, low, high = (f"{value[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def judged_rows(data: str, bundle: Path, home: Path, seed: int, **how: Any) -> dict[tuple[str, ...], dict[str, str]]:
+    """The stacks of the test part by (seed, study, view, phase), judged by a bundle; `how` is for `evaluate`. What lies at `home`
+    already is read."""
+    if not (home / "stacks.csv").is_file():
+        evaluate(data, bundle, home, part="test", **how)
+    return {(str(seed), row["study"], row["view"], row["phase"]): row for row in read_rows(home / "stacks.csv")}
+
+
+def write_found(out: str, name: str, found: Mapping[str, Any], text: str) -> None:
+    """What was found so far as NAME.json and, for people, NAME.md."""
+    write_json(Path(out) / f"{name}.json", found)
+    with whole_file(Path(out) / f"{name}.md") as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_image(image: Stack, path: Path) -> None:

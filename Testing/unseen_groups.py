@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from RVQCLib.evaluation import evaluate, interval
-from RVQCLib.files import whole_file, write_json
+from RVQCLib.evaluation import interval
 from RVQCLib.study import find_studies
 from RVQCLib.training import train_bundle
-from trials import cell, claim, config_of, read_rows, tell, trial_options
+from trials import cell, claim, config_of, judged_rows, tell, trial_options, write_found
 
 MEASURES = {"RV_dice": ("RV Dice", 3), "RV_hd_mm": ("RV HD, mm", 1)}
 Rows = dict[tuple[str, ...], dict[str, str]]
@@ -36,10 +35,7 @@ def judge(args: argparse.Namespace, seed: int, leave_out: str = "") -> Rows:
             args, seed, parameters={"BN1": {"stages": args.stages}}, leave_out=(leave_out,) if leave_out else ()
         )
         train_bundle(args.data, home / "bundle", config, **how)
-    if not (home / "evaluation" / "stacks.csv").is_file():
-        evaluate(args.data, home / "bundle", home / "evaluation", part="test", **how)
-    rows = read_rows(home / "evaluation" / "stacks.csv")
-    return {(str(seed), row["study"], row["view"], row["phase"]): row for row in rows}
+    return judged_rows(args.data, home / "bundle", home / "evaluation", seed, **how)
 
 
 def compare(unseen: Rows, seen: Rows, group: str, *, resamples: int = 1000) -> dict[str, Any]:
@@ -92,9 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in args.seeds:
             unseen |= judge(args, seed, group)
         groups.append(compare(unseen, seen, group))
-        write_json(Path(args.out) / "unseen.json", {"settings": settings, "seeds": args.seeds, "groups": groups})
-        with whole_file(Path(args.out) / "unseen.md") as part:
-            part.write_text(as_markdown(groups, args.seeds), encoding="utf-8")
+        found = {"settings": settings, "seeds": args.seeds, "groups": groups}
+        write_found(args.out, "unseen", found, as_markdown(groups, args.seeds))
     sys.stdout.write(as_markdown(groups, args.seeds))
 
 

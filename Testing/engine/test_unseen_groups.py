@@ -9,6 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+import trials
 import unseen_groups
 from RVQCLib.files import read_json
 from unseen_groups import as_markdown, compare
@@ -56,7 +57,7 @@ def test_a_tiny_run_from_end_to_end(
     (found,) = read_json(out / "unseen.json")["groups"]
     assert (found["group"], found["n_stacks"], found["n_paired"]) == ("DCM", 10, 2)
     assert read_json(out / "seed0" / "without-DCM" / "evaluation" / "summary.json")["unseen_groups"] == ["DCM"]
-    for name in ("train_bundle", "evaluate"):
-        monkeypatch.setattr(unseen_groups, name, lambda *_, **__: pytest.fail("done twice"))
+    for module, name in ((unseen_groups, "train_bundle"), (trials, "evaluate")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("done twice"))
     unseen_groups.main(arguments)  # what is finished is not done again
     assert read_json(out / "unseen.json")["groups"] == [found]
