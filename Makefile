@@ -28,11 +28,11 @@ style: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Runs of pytest of their own: the stand-in's qt, ctk and slicer must not leak into the engine's tests, and every file of
-# the panel's tests begins with a fresh application. Where the stand-in cannot
+# A process a core, of one thread each. The panel's tests are runs of pytest of their own: the stand-in's qt, ctk and slicer
+# must not leak into the engine's tests, and every file of them begins with a fresh application. Where the stand-in cannot
 # be installed or started its tests are skipped and the reason is printed.
 test: style
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 	-$(MAKE) --no-print-directory .venv/panel
 	for file in Testing/panel/test_*.py; do $(BIN)/python -m pytest -rs $$file || [ $$? = 5 ] || exit 1; done
 
