@@ -18,7 +18,6 @@ tells what a new rule of accepting masks is worth with the very same networks.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import shutil
 import sys
@@ -116,7 +115,7 @@ def fine_tuned(
     placed = PLACED.for_upright() if sampling.upright else PLACED
     result = []
     for number, segmenter in enumerate(models.segmenters):
-        learner = Learner(config, copy.deepcopy(segmenter), models.device, _progress)
+        learner = Learner(config, segmenter, models.device, _progress)
         generator = torch.Generator().manual_seed(config.seed * 1009 + number)
         for step in range(config.epochs * config.steps):
             drawn = torch.randint(0, len(images), (config.batch,), generator=generator).numpy()

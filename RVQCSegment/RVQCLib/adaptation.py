@@ -6,7 +6,6 @@ One loop serves every mode; `recipes.py` says how they differ. It is determinist
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -101,8 +100,7 @@ class Refinement:
         config, recipe = self.config, self.config.recipe
         keep = [j for j in range(len(self.models.segmenters)) if j != self.number]
         self._others = [_masks(voters[keep]) for voters in self.voters]
-        model = copy.deepcopy(self.models.segmenters[self.number])
-        learner = Learner(config, model, self.models.device, self.report)
+        learner = Learner(config, self.models.segmenters[self.number], self.models.device, self.report)
         learner.load(self.checkpoint)
         if learner.history:
             own = self._probabilities(learner, learner.toward(learner.history[-1].share))

@@ -6,6 +6,7 @@ run that was killed continues from its checkpoint to the same end.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -305,12 +306,11 @@ def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def build_like(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    """A copy of `model` in evaluation mode that carries `weights`."""
-    import copy
-
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(weights)
-    return twin.eval()
+    """A model like `model`, in evaluation mode, whose parameters and buffers are `weights`: shared, not copied."""
+    own = [*model.parameters(), *model.buffers()]
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in own})  # which leaves tensors where they are
+    twin.load_state_dict(weights, assign=True)
+    return twin.to(memory_format=torch.channels_last).eval()  # weights from a checkpoint are not
 
 
 def keep_best(snapshots: Sequence[Snapshot], keep: int, spread: int) -> list[Snapshot]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -45,21 +46,21 @@ class Batch:
 class Learner:
     """Model, slow-moving copy, optimizer, and what was seen so far: what a checkpoint holds.
 
-    The copy is the model itself in modes without guards. `start` holds the weights from before, `best` those of the best
-    epoch.
+    The copy is the model itself in modes without guards. `start` holds the weights from before, those of `segmenter`, which is
+    only read; `best` those of the best epoch.
     """
 
-    def __init__(self, config: RefinementConfig, model: nn.Module, device: str, report: Report) -> None:
-        self.config, self.model, self.device, self.report = config, model, device, report
+    def __init__(self, config: RefinementConfig, segmenter: nn.Module, device: str, report: Report) -> None:
+        self.config, self.device, self.report = config, device, report
+        self.model = copy.deepcopy(segmenter)
         self.precision = native_precision(device) if config.precision == "auto" else config.precision
         self.crew = crew()
         self.chunk = config.batch
         self.model.train(config.recipe.live)
-        learning = _learning(model, config.recipe.normalization_only)
+        learning = _learning(self.model, config.recipe.normalization_only)
         self.optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, weight_decay=0.0)
-        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.start = dict(self.average)
-        self.average = {name: value.clone() for name, value in self.average.items()}
+        self.start = dict(segmenter.state_dict())
+        self.average = {name: value.clone() for name, value in self.start.items()}
         self.best = dict(self.start)
         self.epoch = 0
         self.updates = 0

@@ -22,7 +22,8 @@ from RVQCLib.dataset import split
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
-from RVQCLib.fitting import Report, native_precision
+from RVQCLib.fitting import Report, build_like, native_precision
+from RVQCLib.heap import give_back
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.material import gather, source_size
@@ -32,7 +33,7 @@ from RVQCLib.stack import STRUCTURES
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.successor import recalibrate, write_successor
 from RVQCLib.teachers import Flagged
-from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt, with_weights
+from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt
 
 __all__ = ["RECIPES", "Recipe", "RefinementConfig", "refine_bundle"]
 
@@ -219,6 +220,7 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
         job.views[view] = {**idle, "stopped_because": "no flagged stack can be read any more"}
         return
     material = gather(job.parts, view, flagged, models, config, source, job.check)
+    give_back()
     teacher = _may_teach(job, view, flagged)
     voters = [stack.voters for stack in flagged]
     pool, refined = list(models.segmenters), []
@@ -234,7 +236,7 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
             config, number, now, material, voters, checkpoint, weight, report=told, cancelled=job.cancelled
         ).run()
         refined.append(one)
-        pool[number] = with_weights(pool[number], one.weights)
+        pool[number] = build_like(pool[number], one.weights)
         voters = [_replaced(all_, number, own) for all_, own in zip(voters, one.probabilities, strict=True)]
         _tell_candidate(job, view, number, len(pool), one)
     _judge_pool(job, view, parent, refined, material.domain)

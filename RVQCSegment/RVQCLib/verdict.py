@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor, nn
 
 from RVQCLib.adaptation import Refined
 from RVQCLib.bundle import ViewModels
 from RVQCLib.calibration import Labelled
 from RVQCLib.domain import Domain
+from RVQCLib.fitting import build_like
 from RVQCLib.guards import fallen
 from RVQCLib.metrics import dice
 from RVQCLib.pipeline import look, look_again
@@ -96,14 +95,7 @@ def with_refined(models: ViewModels, refined: Sequence[Refined], domain: Domain 
     """The models with what was learnt: as the second pool, for images of `domain`, else in the place of the pool that learnt
     it."""
     pool = models.latest
-    moved = [with_weights(model, one.weights) for model, one in zip(pool.segmenters, refined, strict=True)]
+    moved = [build_like(model, one.weights) for model, one in zip(pool.segmenters, refined, strict=True)]
     calibration = widened(pool.calibration) if pool.calibration else None
     learnt = replace(pool, segmenters=tuple(moved), calibration=calibration, refined=None, domain=domain)
     return replace(models, refined=learnt) if second or models.refined else learnt
-
-
-def with_weights(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    """A copy of the model with other weights, in evaluation mode."""
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(weights)
-    return twin.eval()

@@ -72,6 +72,7 @@ ORDER = [
         "successor",
         "learner",
         "material",
+        "heap",
     ),
     *(
         "adaptation",
