@@ -21,7 +21,7 @@ from RVQCLib import fitting
 from RVQCLib.augmentation import AugmentationConfig
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled, RVQCError
-from RVQCLib.fitting import RunConfig, Snapshot, keep_best, native_precision, train_network, validation_dice
+from RVQCLib.fitting import RunConfig, Snapshot, build_like, keep_best, native_precision, train_network, validation_dice
 from RVQCLib.networks import build
 
 GENTLE = AugmentationConfig(
@@ -331,6 +331,20 @@ def test_validation_dice_by_hand() -> None:
 def test_mixed_precision_trains_and_keeps_single_precision_weights(tmp_path: Path) -> None:
     kept = train_network(run(epochs=1, precision="bfloat16"), TRAIN, VALIDATION, checkpoint=tmp_path / "c.safetensors")
     assert all(v.dtype == torch.float32 and v.isfinite().all() for v in kept[0].weights.values())
+
+
+def test_a_twin_shares_its_weights_and_leaves_the_model_alone() -> None:
+    model = build("BN1", TASKS["BN1"][2]).to(memory_format=torch.channels_last)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = {name: value * 2 for name, value in before.items()}
+    twin = build_like(model.train(), weights)
+    assert model.training and not twin.training
+    for name, value in twin.state_dict().items():
+        assert value.data_ptr() == weights[name].data_ptr(), f"{name} was copied"
+        assert torch.equal(model.state_dict()[name], before[name])
+    packed = build_like(model, {name: value.contiguous() for name, value in weights.items()})
+    image = torch.rand(1, 1, 32, 32).to(memory_format=torch.channels_last)
+    assert torch.equal(packed(image), twin(image)), "as before a checkpoint, to the bit"
 
 
 def test_native_precision() -> None:
