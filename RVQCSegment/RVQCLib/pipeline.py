@@ -24,7 +24,7 @@ from RVQCLib.inference import Proposal, Tick, choose, choose_device, hard_masks,
 from RVQCLib.parallel import side_by_side
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult, named_image
-from RVQCLib.slices import Crop, find_heart, from_network, to_network
+from RVQCLib.slices import find_heart, from_network, to_network
 from RVQCLib.stack import LABELS, STRUCTURES, Stack, Study, structure_volumes_ml
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def segment_stack(
     The refined pool of a bundle looks again (`look_again`) at what the first cannot be trusted with.
     """
     first = look(study, stack, models, options=options, tick=tick)
-    return look_again(first, models.refined, options=options, tick=tick)
+    return look_again(first, models, options=options, tick=tick)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,14 +217,16 @@ class Look:
 
 
 def look_again(
-    first: Look, later: ViewModels | None, *, options: QCOptions = QCOptions(), tick: Tick | None = None
+    first: Look, models: ViewModels, *, options: QCOptions = QCOptions(), tick: Tick | None = None
 ) -> StackResult:
-    """The result of the first look where there is no refined pool, `later`, or none that is asked, else of both.
+    """The result of the first look of `models` where there is no refined pool, or none that is asked, else of both.
 
-    `later` looks at what the first pool cannot be trusted with and what is like the stacks that it was refined on
-    (`domain.Domain`); its mask is taken where `acceptance.accept` says so. A trusted mask is never touched.
+    The refined pool looks at what the first cannot be trusted with and what is like the stacks that it was refined on
+    (`domain.Domain`); its mask is taken where `acceptance.accept` says so. A trusted mask is never touched. Both masks are
+    graded by the first pool's calibration, as two maps to Dice need not agree; what is told of a mask that is taken is by
+    the refined pool's own.
     """
-    old, proposal = first.result, first.proposal
+    old, proposal, later = first.result, first.proposal, models.refined
     if later is None:
         return old
     familiar = later.domain is None or later.domain.holds(proposal.images, old.mask.pixels)
@@ -232,8 +234,10 @@ def look_again(
         if tick is not None:
             tick(len(proposal.stack.pixels) * _passes(later))
         return old
-    new = look(first.study, proposal.stack, later, options=options, tick=tick, crop=proposal.crop).result
-    found = accept(old.judgement, new.judgement)
+    again = propose_stack(proposal.stack, later, tick, crop=proposal.crop)
+    new = _judged(first.study, again, later, options)
+    graded = _judged(first.study, again, replace(later, calibration=models.calibration), options)
+    found = accept(old.judgement, graded.judgement)
     taken, other = (new, old) if found.accepted else (old, new)
     return replace(taken, judgement={**taken.judgement, **_second_look(found, taken, other)})
 
@@ -260,12 +264,16 @@ def look(
     *,
     options: QCOptions = QCOptions(),
     tick: Tick | None = None,
-    crop: Crop | None = None,
 ) -> Look:
-    """What one pool says of a stack, whose heart lies in `crop` where that is known. `models.refined` is not asked."""
-    calibration = models.calibration
+    """What one pool says of a stack. `models.refined` is not asked."""
+    proposal = propose_stack(stack, models, tick)
+    return Look(study, _judged(study, proposal, models, options), proposal)
+
+
+def _judged(study: str, proposal: Proposal, models: ViewModels, options: QCOptions) -> StackResult:
+    """The selected mask of a stack and what its pool says of it, by the calibration of `models`."""
+    stack, calibration = proposal.stack, models.calibration
     reference = Reference.from_calibration(calibration, stack.phase) if calibration else None
-    proposal = propose_stack(stack, models, tick, crop=crop)
     fence = reference.stack[options.primary] if reference else None
     chosen = choose(proposal, fence, models, primary=options.primary)
     predicted = opinion(calibration, proposal, chosen) if calibration else None
@@ -295,14 +303,13 @@ def look(
         options=options,
     )
     head = {"view": stack.view, "phase": stack.phase, "mask": f"{study}_{stack.name}.nii.gz"}
-    result = StackResult(
+    return StackResult(
         image=stack,
         mask=mask,
         reconstruction=stack.with_pixels(from_network(one_hot(chosen.reconstruction), proposal.crop, stack)),
         candidates=candidates,
         judgement={**head, **judgement.to_json(), **({"above_base": removed} if removed else {})},
     )
-    return Look(study, result, proposal)
 
 
 def provenance(bundle: Bundle, device: str, options: QCOptions) -> dict[str, Any]:

@@ -50,10 +50,10 @@ def judge(
     for study, image, truth in guards:
         check()
         first = look(study, image, models)
-        old.append(_dice(look_again(first, models.refined).mask, truth))
+        old.append(_dice(look_again(first, models).mask, truth))
         if new.refined is None:  # the first pool itself is another
             first = look(study, image, new)
-        now.append(_dice(look_again(first, new.refined).mask, truth))
+        now.append(_dice(look_again(first, new).mask, truth))
     before, after = (dict(zip(STRUCTURES, np.mean(rows, axis=0).tolist(), strict=True)) for rows in (old, now))
     back = config.recipe.guarded and fallen(before, after) > config.margin
     return Verdict(back, {"before": before, "refined": after, "after": before if back else after})

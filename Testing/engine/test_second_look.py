@@ -17,9 +17,12 @@ from RVQCLib.bundle import Bundle, ViewModels, entries, load_bundle, model_hash,
 from RVQCLib.card import card
 from RVQCLib.domain import LEVELS, RINGS, Domain
 from RVQCLib.files import BundleError
+from RVQCLib.inference import Proposal
 from RVQCLib.info import describe
 from RVQCLib.pipeline import segment_stack, segment_study
-from RVQCLib.stack import Study
+from RVQCLib.quality import QCOptions
+from RVQCLib.result import StackResult
+from RVQCLib.stack import Stack, Study
 from RVQCLib.successor import write_successor
 
 FEATURES = RINGS + len(LEVELS)
@@ -103,15 +106,18 @@ def models(refine: Callable[..., Path]) -> ViewModels:
 
 def looked_at(monkeypatch: pytest.MonkeyPatch, verdict: str) -> list[str]:
     """Every pool's verdict is this one; returns the pools in the order in which they are asked."""
-    real, asked = pipeline.look, []
+    propose, judge, asked = pipeline.propose_stack, pipeline._judged, []
 
-    def look(study: str, stack: Any, pool: ViewModels, **how: Any) -> Any:
+    def proposed(stack: Stack, pool: ViewModels, *how: Any, **more: Any) -> Proposal:
         asked.append(pool.names[0])
-        found = real(study, stack, pool, **how)
-        judgement = {**found.result.judgement, "verdict": verdict}
-        return replace(found, result=replace(found.result, judgement=judgement))
+        return propose(stack, pool, *how, **more)
 
-    monkeypatch.setattr(pipeline, "look", look)
+    def judged(*what: Any) -> StackResult:
+        found = judge(*what)
+        return replace(found, judgement={**found.judgement, "verdict": verdict})
+
+    monkeypatch.setattr(pipeline, "propose_stack", proposed)
+    monkeypatch.setattr(pipeline, "_judged", judged)
     return asked
 
 
@@ -131,6 +137,29 @@ def test_what_is_not_trusted_is_asked_again_and_the_better_mask_taken(
     assert result.judgement["selection_reason"].endswith(f"was {'' if accepted else 'not '}taken: because.")
     alone = pipeline.look("s", stack, models.latest if accepted else models).result
     assert np.array_equal(result.mask.pixels, alone.mask.pixels)
+
+
+def test_both_masks_are_graded_by_one_map_and_the_new_one_is_told_of_by_its_own(
+    models: ViewModels, tiny_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, compared = pipeline._judged, []
+
+    def judged(study: str, proposal: Proposal, pool: ViewModels, options: QCOptions) -> StackResult:
+        assert pool.calibration
+        found = judge(study, proposal, replace(pool, calibration=None), options)
+        return replace(found, judgement={**found.judgement, "map": pool.calibration["map"]})
+
+    def accept(before: dict[str, Any], after: dict[str, Any]) -> Acceptance:
+        compared.append((before["map"], after["map"]))
+        return Acceptance(True, "because")
+
+    assert models.refined is not None
+    refined = replace(models.refined, calibration={"map": "its own"})
+    models = replace(models, calibration={"map": "the first"}, refined=refined)
+    monkeypatch.setattr(pipeline, "_judged", judged)
+    monkeypatch.setattr(pipeline, "accept", accept)
+    result = segment_stack("s", tiny_study.stacks[0], models)
+    assert compared == [("the first", "the first")] and result.judgement["map"] == "its own"
 
 
 @pytest.mark.parametrize("why", ["trusted", "another domain"])
