@@ -84,7 +84,8 @@ class RefinementConfig:
     most_stacks
         Flagged stacks that are learnt from at most, drawn by `seed`.
     recalibrate
-        Whether the new networks are calibrated anew; without, the new bundle has no calibration.
+        Whether the new networks are calibrated anew, on the guard set; without, they keep the calibration of those that they come
+        from, its lower bounds twice as far away.
     """
 
     mode: str = "guarded"

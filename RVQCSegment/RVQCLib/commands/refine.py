@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         "--margin",
         type=float,
         default=0.005,
-        help="how far the guard's mean Dice (0 to 1) may fall; a candidate goes only as far from its old weights as this allows",
+        help="how far the mean Dice (0 to 1) of the guard set may fall when the whole new bundle segments it, before all is taken back",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
     precision_option(parser)
