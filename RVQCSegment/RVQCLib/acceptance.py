@@ -24,6 +24,11 @@ TRACE, PART = 0.05, 0.3
 """Of a structure's largest slice: at most so much is nothing in a slice, and more than so much is something."""
 
 
+GRADED = ("structures", "ood")
+"""What an entry of quality.json says by the first pool's calibration too (``second_look``: ``graded``), where its mask is the
+refined pool's."""
+
+
 @dataclass(frozen=True)
 class Acceptance:
     """Whether a stack's new mask may replace the old one, and why not."""
@@ -33,7 +38,7 @@ class Acceptance:
 
 
 def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
-    """Judge the new mask of one stack by the entries of quality.json before and after.
+    """Judge the new mask of one stack by the entries of quality.json before and after, graded by one calibration (`comparable`).
 
     That the networks are better on such images is known from labelled ones with the look of the new domain. What is asked here is
     whether this stack speaks against it. Where the predicted Dice of the RV, the calibrated sum of both opinions, clearly rises
@@ -83,6 +88,12 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
                 False, f"nothing speaks for it, and the {name} of the RV is worse ({rv[key]:.3f}, now {now[key]:.3f})"
             )
     return Acceptance(True, "neither opinion speaks against it")
+
+
+def comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A stack's entry of quality.json by the first pool's calibration, whichever pool its mask is of: two maps to Dice need not
+    agree."""
+    return {**entry, **entry.get("second_look", {}).get("graded", {})}
 
 
 def _above_base(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from RVQCLib.acceptance import Acceptance, accept
+from RVQCLib.acceptance import Acceptance, accept, comparable
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
@@ -187,8 +187,8 @@ def decide(before: dict[str, Any], after: dict[str, Any], config: RefinementConf
     stacks = []
     for old in before["stacks"]:
         new = news[old["view"], old["phase"]]
-        was = is_flagged(old, doubted)
-        verdict = accept(old, new) if was else None
+        was, one, other = is_flagged(old, doubted), comparable(old), comparable(new)
+        verdict = accept(one, other) if was else None
         stacks.append(
             {
                 "view": old["view"],
@@ -196,7 +196,7 @@ def decide(before: dict[str, Any], after: dict[str, Any], config: RefinementConf
                 "flagged_before": was,
                 "flagged_after": is_flagged(new, doubted),
                 "accepted": bool(verdict and verdict.accepted),
-                "same": new["structures"] == old["structures"],
+                "same": one["structures"] == other["structures"],
                 "reason": _reason(old, new, verdict),
             }
         )

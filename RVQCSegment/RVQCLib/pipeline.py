@@ -8,19 +8,19 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from RVQCLib import __version__
-from RVQCLib.acceptance import Acceptance, accept
+from RVQCLib.acceptance import GRADED, Acceptance, accept
 from RVQCLib.basal import cleared, slice_above_base, without_rv
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled, RVQCError
-from RVQCLib.inference import Proposal, Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
+from RVQCLib.inference import Chosen, Proposal, Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
 from RVQCLib.parallel import side_by_side
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult, named_image
@@ -235,20 +235,23 @@ def look_again(
             tick(len(proposal.stack.pixels) * _passes(later))
         return old
     again = propose_stack(proposal.stack, later, tick, crop=proposal.crop)
-    new = _judged(first.study, again, later, options)
-    graded = _judged(first.study, again, replace(later, calibration=models.calibration), options)
-    found = accept(old.judgement, graded.judgement)
-    taken, other = (new, old) if found.accepted else (old, new)
-    return replace(taken, judgement={**taken.judgement, **_second_look(found, taken, other)})
+    pick = _picked(again, later, options)
+    graded = _judgement(first.study, again, pick, replace(later, calibration=models.calibration), options)
+    found = accept(old.judgement, graded)
+    if not found.accepted:
+        return replace(old, judgement=_second_look(old.judgement, found, {"other": graded["structures"]}))
+    numbers = {"other": old.judgement["structures"], "graded": {key: graded[key] for key in GRADED}}
+    own = _judgement(first.study, again, pick, later, options)
+    return _result(again, pick, _second_look(own, found, numbers))
 
 
-def _second_look(found: Acceptance, taken: StackResult, other: StackResult) -> dict[str, Any]:
-    """What an entry of quality.json says of the mask that was not taken."""
+def _second_look(taken: dict[str, Any], found: Acceptance, numbers: dict[str, Any]) -> dict[str, Any]:
+    """The entry of quality.json of the mask that was taken, with what was found, and the `numbers` of the other mask."""
     said = "The refined networks' mask was taken" if found.accepted else "The refined networks' mask was not taken"
-    look = {"taken": found.accepted, "reason": found.reason, "other": other.judgement["structures"]}
     return {
-        "second_look": look,
-        "selection_reason": f"{taken.judgement['selection_reason']} {said}: {found.reason}.",
+        **taken,
+        "second_look": {"taken": found.accepted, "reason": found.reason, **numbers},
+        "selection_reason": f"{taken['selection_reason']} {said}: {found.reason}.",
     }
 
 
@@ -267,28 +270,44 @@ def look(
 ) -> Look:
     """What one pool says of a stack. `models.refined` is not asked."""
     proposal = propose_stack(stack, models, tick)
-    return Look(study, _judged(study, proposal, models, options), proposal)
+    pick = _picked(proposal, models, options)
+    return Look(study, _result(proposal, pick, _judgement(study, proposal, pick, models, options)), proposal)
 
 
-def _judged(study: str, proposal: Proposal, models: ViewModels, options: QCOptions) -> StackResult:
-    """The selected mask of a stack and what its pool says of it, by the calibration of `models`."""
+@dataclass(frozen=True, eq=False)
+class _Pick:
+    """The mask that a pool selects, on the networks' grid and on the image's, all candidates there, and which slice was left
+    out of its RV."""
+
+    chosen: Chosen
+    mask: Stack
+    candidates: tuple[Stack, ...]
+    above_base: dict[str, Any] = field(default_factory=dict)
+
+
+def _picked(proposal: Proposal, models: ViewModels, options: QCOptions) -> _Pick:
+    """What the calibration of `models` selects among the candidates, at ES without the slice above the base."""
     stack, calibration = proposal.stack, models.calibration
     reference = Reference.from_calibration(calibration, stack.phase) if calibration else None
     fence = reference.stack[options.primary] if reference else None
     chosen = choose(proposal, fence, models, primary=options.primary)
-    predicted = opinion(calibration, proposal, chosen) if calibration else None
     candidates = tuple(stack.with_pixels(from_network(p, proposal.crop, stack)) for p in proposal.probabilities)
-    picked = chosen.selection.indices
-    average = from_network(chosen.probabilities, proposal.crop, stack) if len(picked) > 1 else None
-    mask = candidates[picked[0]] if average is None else stack.with_pixels(average)
-    removed = {}
-    if predicted is not None and (stack.view, stack.phase) == ("SA", "ES"):
-        above = slice_above_base(chosen.measures.slice_mm2[0], predicted.slices)
-        if above is not None:
-            removed = {"slice": above, "predicted_dice": float(predicted.slices[above, STRUCTURES.index("RV")])}
-            chosen = without_rv(chosen, above, proposal, models)
-            predicted = opinion(calibration, proposal, chosen)
-            mask = mask.with_pixels(cleared(mask.pixels, above))
+    one, *more = chosen.selection.indices
+    mask = stack.with_pixels(from_network(chosen.probabilities, proposal.crop, stack)) if more else candidates[one]
+    if calibration is None or (stack.view, stack.phase) != ("SA", "ES"):
+        return _Pick(chosen, mask, candidates)
+    predicted = opinion(calibration, proposal, chosen)
+    above = slice_above_base(chosen.measures.slice_mm2[0], predicted.slices)
+    if above is None:
+        return _Pick(chosen, mask, candidates)
+    removed = {"slice": above, "predicted_dice": float(predicted.slices[above, STRUCTURES.index("RV")])}
+    less = mask.with_pixels(cleared(mask.pixels, above))
+    return _Pick(without_rv(chosen, above, proposal, models), less, candidates, removed)
+
+
+def _judgement(study: str, proposal: Proposal, pick: _Pick, models: ViewModels, options: QCOptions) -> dict[str, Any]:
+    """What is said of the selected mask of a stack by the calibration of `models`: its entry of quality.json."""
+    stack, calibration, chosen = proposal.stack, models.calibration, pick.chosen
     judgement = judge(
         proposal.measures,
         chosen.measures,
@@ -296,19 +315,25 @@ def _judged(study: str, proposal: Proposal, models: ViewModels, options: QCOptio
         mask=chosen.mask,
         spacing_zyx=proposal.spacing_zyx,
         view=stack.view,
-        reference=reference,
-        predicted=predicted,
-        volumes_ml=structure_volumes_ml(mask),
+        reference=Reference.from_calibration(calibration, stack.phase) if calibration else None,
+        predicted=opinion(calibration, proposal, chosen) if calibration else None,
+        volumes_ml=structure_volumes_ml(pick.mask),
         networks=models.names,
         options=options,
     )
     head = {"view": stack.view, "phase": stack.phase, "mask": f"{study}_{stack.name}.nii.gz"}
+    return {**head, **judgement.to_json(), **({"above_base": pick.above_base} if pick.above_base else {})}
+
+
+def _result(proposal: Proposal, pick: _Pick, judgement: dict[str, Any]) -> StackResult:
+    """The selected mask of a stack with its reconstruction, the candidates, and what is said of it."""
+    reconstruction = from_network(one_hot(pick.chosen.reconstruction), proposal.crop, proposal.stack)
     return StackResult(
-        image=stack,
-        mask=mask,
-        reconstruction=stack.with_pixels(from_network(one_hot(chosen.reconstruction), proposal.crop, stack)),
-        candidates=candidates,
-        judgement={**head, **judgement.to_json(), **({"above_base": removed} if removed else {})},
+        image=proposal.stack,
+        mask=pick.mask,
+        reconstruction=proposal.stack.with_pixels(reconstruction),
+        candidates=pick.candidates,
+        judgement=judgement,
     )
 
 

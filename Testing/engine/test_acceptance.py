@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from RVQCLib.acceptance import accept
+from RVQCLib.newdomain import decide
+from RVQCLib.recipes import RefinementConfig
 
 YES = "neither opinion speaks against it"
 RISES = "the predicted Dice of the RV rises from 0.70 to 0.76"
@@ -103,3 +105,19 @@ def test_at_es_an_rv_above_its_base_needs_a_predicted_dice_that_clearly_rises() 
     assert accept(with_areas([0.0, 0.0]), with_areas([900.0, 900.0], **better)).accepted
     older = {**entry(), "slices": [{"structures": {"RV": {}}}] * 3}
     assert accept(older, {**older, **entry(**better), "slices": older["slices"]}).accepted
+
+
+def test_a_study_is_decided_by_the_numbers_of_one_calibration() -> None:
+    old = {**entry(), "view": "SA", "verdict": "look"}
+    graded = {"structures": entry(predicted_dice=0.76)["structures"], "ood": False}
+    look = {"taken": True, "reason": "because", "graded": graded}
+    new = {**old, **entry(predicted_dice=0.6), "second_look": look}
+    for seen, accepted in ((new, True), ({**new, "second_look": {**look, "graded": {}}}, False)):
+        found = decide({"study": "s", "stacks": [old]}, {"study": "s", "stacks": [seen]}, RefinementConfig())
+        assert found["accepted"] is accepted
+    again = {
+        **new,
+        "second_look": {**look, "graded": {**graded, "structures": entry(predicted_dice=0.8)["structures"]}},
+    }
+    found = decide({"study": "s", "stacks": [new]}, {"study": "s", "stacks": [again]}, RefinementConfig())
+    assert found["stacks"][0]["reason"] == "the predicted Dice of the RV rises from 0.760 to 0.800"

@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from RVQCLib import pipeline
-from RVQCLib.acceptance import Acceptance
+from RVQCLib.acceptance import Acceptance, comparable
 from RVQCLib.bundle import Bundle, ViewModels, entries, load_bundle, model_hash, pools
 from RVQCLib.card import card
 from RVQCLib.domain import LEVELS, RINGS, Domain
-from RVQCLib.files import BundleError
+from RVQCLib.files import BundleError, read_json, write_json
 from RVQCLib.inference import Proposal
 from RVQCLib.info import describe
 from RVQCLib.pipeline import segment_stack, segment_study
 from RVQCLib.quality import QCOptions
-from RVQCLib.result import StackResult
 from RVQCLib.stack import Stack, Study
 from RVQCLib.successor import write_successor
 
@@ -84,8 +83,18 @@ def test_a_second_refinement_replaces_the_refined_networks_and_never_the_first(
         again = refine(name, once, 2, second=second)
         assert segmenters(again)[0] == segmenters(own_bundle)[0] and segmenters(again)[1] != segmenters(once)[1]
         assert sorted(path.name for path in (again / "SA").iterdir()) == sorted(p.name for p in (once / "SA").iterdir())
+        assert "domain" not in pools(load_bundle(again).description["views"]["SA"])[1], (
+            "that of before is no longer true"
+        )
     in_place = refine("in place", second=False)
     assert len(segmenters(in_place)) == 1 and segmenters(in_place)[0] != segmenters(own_bundle)[0]
+
+
+def test_a_draft_that_is_written_again_keeps_its_day(refine: Callable[..., Path]) -> None:
+    """A refinement that was killed after its draft goes on another day; results already name the draft's hash."""
+    path = refine()
+    write_json(path / "bundle.json", {**read_json(path / "bundle.json"), "created": "2001-02-03"})
+    assert read_json(refine() / "bundle.json")["created"] == "2001-02-03"
 
 
 def test_a_damaged_refined_network_or_domain_is_noticed(refine: Callable[..., Path]) -> None:
@@ -106,18 +115,14 @@ def models(refine: Callable[..., Path]) -> ViewModels:
 
 def looked_at(monkeypatch: pytest.MonkeyPatch, verdict: str) -> list[str]:
     """Every pool's verdict is this one; returns the pools in the order in which they are asked."""
-    propose, judge, asked = pipeline.propose_stack, pipeline._judged, []
+    propose, judge, asked = pipeline.propose_stack, pipeline._judgement, []
 
     def proposed(stack: Stack, pool: ViewModels, *how: Any, **more: Any) -> Proposal:
         asked.append(pool.names[0])
         return propose(stack, pool, *how, **more)
 
-    def judged(*what: Any) -> StackResult:
-        found = judge(*what)
-        return replace(found, judgement={**found.judgement, "verdict": verdict})
-
     monkeypatch.setattr(pipeline, "propose_stack", proposed)
-    monkeypatch.setattr(pipeline, "_judged", judged)
+    monkeypatch.setattr(pipeline, "_judgement", lambda *what: {**judge(*what), "verdict": verdict})
     return asked
 
 
@@ -142,24 +147,32 @@ def test_what_is_not_trusted_is_asked_again_and_the_better_mask_taken(
 def test_both_masks_are_graded_by_one_map_and_the_new_one_is_told_of_by_its_own(
     models: ViewModels, tiny_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge, compared = pipeline._judged, []
+    picks: list[Any] = []
+    judge, pick, compared = pipeline._judgement, pipeline._picked, []
 
-    def judged(study: str, proposal: Proposal, pool: ViewModels, options: QCOptions) -> StackResult:
+    def said(study: str, proposal: Proposal, one: Any, pool: ViewModels, options: QCOptions) -> dict[str, Any]:
         assert pool.calibration
-        found = judge(study, proposal, replace(pool, calibration=None), options)
-        return replace(found, judgement={**found.judgement, "map": pool.calibration["map"]})
+        picks.append(one)
+        found = judge(study, proposal, one, replace(pool, calibration=None), options)
+        return {**found, "structures": {**found["structures"], "map": pool.calibration["map"]}}
+
+    def picked(proposal: Proposal, pool: ViewModels, options: QCOptions) -> Any:
+        return pick(proposal, replace(pool, calibration=None), options)
 
     def accept(before: dict[str, Any], after: dict[str, Any]) -> Acceptance:
-        compared.append((before["map"], after["map"]))
+        compared.append((before["structures"]["map"], after["structures"]["map"]))
         return Acceptance(True, "because")
 
     assert models.refined is not None
     refined = replace(models.refined, calibration={"map": "its own"})
     models = replace(models, calibration={"map": "the first"}, refined=refined)
-    monkeypatch.setattr(pipeline, "_judged", judged)
+    monkeypatch.setattr(pipeline, "_judgement", said)
+    monkeypatch.setattr(pipeline, "_picked", picked)
     monkeypatch.setattr(pipeline, "accept", accept)
-    result = segment_stack("s", tiny_study.stacks[0], models)
-    assert compared == [("the first", "the first")] and result.judgement["map"] == "its own"
+    entry = segment_stack("s", tiny_study.stacks[0], models).judgement
+    assert compared == [("the first", "the first")] and entry["structures"]["map"] == "its own"
+    assert picks[1] is picks[2], "the mask that is compared is the one that is taken"
+    assert comparable(entry)["structures"]["map"] == "the first" == entry["second_look"]["other"]["map"]
 
 
 @pytest.mark.parametrize("why", ["trusted", "another domain"])
