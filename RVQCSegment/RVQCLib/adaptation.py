@@ -141,7 +141,9 @@ class Refinement:
         own = self._probabilities(learner, weights)
         here = standing(own, self._others, self.material.flagged, self.models)
         if not guard:
-            learner.remember(EpochRecord(learner.epoch, {"agreement": here.agreement}, here.trust, here.flagged))
+            seen = [here.agreement, here.trust, here.flagged]
+            agreement, trust, flagged = learner.crew.agree(seen, learner.device)
+            learner.remember(EpochRecord(learner.epoch, {"agreement": agreement}, trust, int(flagged)))
             return own
         # With labels the score owes nothing to R or to the other candidates, who may all be wrong in the same way.
         score = weighted(self._guard(learner, weights, self.material.styled))

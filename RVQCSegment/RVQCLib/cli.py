@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _ended_like_by_the_keyboard():
             answer = args.function(args)
-        if args.json:
+        if args.json and answer is not None:  # of many processes one answers
             print(json.dumps(answer, allow_nan=False), flush=True)
     except BrokenPipeError:  # who read has seen enough
         sys.stdout = None

@@ -103,7 +103,8 @@ class Learner:
         return supervised_loss(logits, lesson)
 
     def _forward(self, images: Tensor) -> Tensor:
-        """Logits, float32. In chunks, only one of which is held for the backward pass: the same step in less memory."""
+        """Logits, float32. In chunks, only one of which is held for the backward pass: the same step in less memory, but for
+        modes that normalize by the batch, which is a chunk then."""
         parts = images.split(self.chunk)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
             if len(parts) == 1:
@@ -148,7 +149,9 @@ class Learner:
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
                 if self.crew.size > 1 or (self.chunk == 1 and self.device == "cpu"):
                     raise RVQCError(
                         "The memory is not enough for a step of this batch; use a smaller --batch."
@@ -170,7 +173,8 @@ class Learner:
 
     def _to_cpu(self) -> None:
         self.device, self.chunk = "cpu", self.config.batch
-        self.precision = native_precision("cpu") if self.config.precision == "auto" else self.config.precision
+        if self.precision == "bfloat16":  # of the GPU; a CPU that only imitates it is slower than in float32
+            self.precision = native_precision("cpu")
         self.model.to("cpu")
         self.average = {name: value.cpu() for name, value in self.average.items()}
         self.optimizer.load_state_dict(self.optimizer.state_dict())  # which brings its moments to the parameters
@@ -226,6 +230,11 @@ class Learner:
             adam["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(adam)
         restore_random(under(tensors, "random"), self.device)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is what torch raises when the memory of a GPU, or of the machine, is full."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _record(values: dict[str, Any]) -> EpochRecord:

@@ -105,7 +105,10 @@ def gather(
     generator = torch.Generator().manual_seed(config.seed)
     seen = guards
     if shapes is not None or ghosts is not None:  # ghosts come from beyond the guard's own window
-        seen = [_as_new(example, shapes, ghosts, sampling, generator) for example in examples(parts["guard"], source)]
+        seen = []
+        for example in examples(parts["guard"], source):
+            check()
+            seen.append(_as_new(example, shapes, ghosts, sampling, generator))
     looks = Looks.of(new, np.concatenate([example.images for example in seen]))
     styled = _styled(thinned(seen, config.guard_slices), looks, generator)
     domain = replace(Domain.of(new, old), size=shapes.least if shapes else None)

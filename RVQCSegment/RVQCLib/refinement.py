@@ -22,7 +22,7 @@ from RVQCLib.dataset import split
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
-from RVQCLib.fitting import Report, build_like, native_precision
+from RVQCLib.fitting import Report, native_precision
 from RVQCLib.heap import give_back
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
@@ -118,6 +118,13 @@ def refine_bundle(
     if config.precision == "auto":
         config = replace(config, precision=native_precision(device))
     home = Path(work) if work else Path(f"{out}.refinement")
+    if members.size > 1 and config.recipe.live:
+        raise RVQCError(
+            f"The mode {config.mode} normalizes by the batch, which processes do not share; start one alone."
+        )
+    for view in bundle.views if config.recipe.teacher != "none" else ():
+        if any(view == seen for source in sources for seen, _ in source.images):
+            bundle.check_calibrated(view)
     parts = _labelled_parts(labelled, bundle, config)
     claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
     claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}
@@ -212,7 +219,6 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
         job.views[view] = {**idle, "stopped_because": reason}
         return
     parent = job.bundle.models(view, job.device)
-    job.bundle.check_calibrated(view)
     models = replace(parent.latest, refined=None)
     source = source_size(job.bundle.description["views"][view], config)
     flagged = domain.load(chosen, view, models, source)
@@ -223,22 +229,20 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     give_back()
     teacher = _may_teach(job, view, flagged)
     voters = [stack.voters for stack in flagged]
-    pool, refined = list(models.segmenters), []
+    count, refined = len(models.segmenters), []
 
     def told(event: dict[str, Any]) -> None:
         job.report({"view": view, **event})
 
-    for number in range(len(models.segmenters)):
-        now = replace(models, segmenters=tuple(pool))
+    for number in range(count):
         checkpoint = job.work / view / f"candidate{number + 1}.safetensors"
         weight = config.reconstruction if teacher["teaches"] else 0.0
         one = Refinement(
-            config, number, now, material, voters, checkpoint, weight, report=told, cancelled=job.cancelled
+            config, number, models, material, voters, checkpoint, weight, report=told, cancelled=job.cancelled
         ).run()
         refined.append(one)
-        pool[number] = build_like(pool[number], one.weights)
         voters = [_replaced(all_, number, own) for all_, own in zip(voters, one.probabilities, strict=True)]
-        _tell_candidate(job, view, number, len(pool), one)
+        _tell_candidate(job, view, number, count, one)
     _judge_pool(job, view, parent, refined, material.domain)
     job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
 
@@ -249,7 +253,11 @@ def _nothing_to_do(job: _Job, view: str, chosen: Sequence[tuple[str, str]]) -> s
         return "no stack is flagged"
     if job.config.recipe.teacher == "none" or job.config.epochs == 0:
         return "the mode is none"
-    return f"no labelled {view} stack teaches or guards" if job.parts["train"] and not _has_labels(job, view) else ""
+    return (
+        f"no labelled {view} stack teaches, or fewer than two guard"
+        if job.parts["train"] and not _has_labels(job, view)
+        else ""
+    )
 
 
 def _may_teach(job: _Job, view: str, flagged: Sequence[Flagged]) -> dict[str, Any]:
@@ -299,8 +307,10 @@ def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refi
 
 
 def _has_labels(job: _Job, view: str) -> bool:
-    """Whether there are labels of a view to learn from and to guard; ACDC, for one, has no long axis."""
-    return all(any(view == labelled for source in part for labelled, _ in source.labels) for part in job.parts.values())
+    """Whether a view has labels to learn from and two labelled stacks to guard, the fewest beside which a new domain can be
+    told; ACDC, for one, has no long axis."""
+    stacks = {name: sum(view == key[0] for one in part for key in one.labels) for name, part in job.parts.items()}
+    return stacks["train"] > 0 and stacks["guard"] > 1
 
 
 def _finish(job: _Job, domain: NewDomain, name: str) -> None:

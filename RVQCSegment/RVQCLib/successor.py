@@ -47,10 +47,12 @@ def write_successor(
     import torch
     from safetensors.torch import load_file
 
+    former = draft / "bundle.json"  # of a run that was killed after it: results already name its hash
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     description = json.loads(json.dumps(parent.description))
     description |= {
         "name": name,
-        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "created": read_json(former)["created"] if former.exists() else today,
         "rvqc": __version__,
         "torch": torch.__version__,
         "parent": {"name": parent.name, "hash": parent.hash},
@@ -59,8 +61,9 @@ def write_successor(
     for view, part in description["views"].items():
         if view in weights:
             new |= _with_learnt(view, part, weights[view], records[view], second)
-            if second and view in domains:
-                part["refined"]["domain"] = domains[view].to_json()
+            if "refined" in part:
+                part["refined"].pop("domain", None)  # of what an earlier refinement learnt from
+                part["refined"] |= {"domain": domains[view].to_json()} if view in domains else {}
     files = {e["file"] for part in description["views"].values() for e in entries(part)} - set(new)
     write_bundle(draft, description, {**new, **{file: load_file(parent.path / file) for file in files}})
 

@@ -95,7 +95,9 @@ def with_refined(models: ViewModels, refined: Sequence[Refined], domain: Domain 
     """The models with what was learnt: as the second pool, for images of `domain`, else in the place of the pool that learnt
     it."""
     pool = models.latest
-    moved = [build_like(model, one.weights) for model, one in zip(pool.segmenters, refined, strict=True)]
+    moved = [  # a candidate may have ended on the CPU, for want of memory
+        build_like(model, one.weights).to(models.device) for model, one in zip(pool.segmenters, refined, strict=True)
+    ]
     calibration = widened(pool.calibration) if pool.calibration else None
     learnt = replace(pool, segmenters=tuple(moved), calibration=calibration, refined=None, domain=domain)
     return replace(models, refined=learnt) if second or models.refined else learnt

@@ -134,12 +134,13 @@ def test_a_step_of_labelled_slices_alone_is_supervised(models: ViewModels) -> No
 class OutOfMemory:
     """A network's stand-in forward pass for which `holds` slices are too many, or which fails on the device."""
 
-    def __init__(self, one: Learner, holds: int, device: str = "") -> None:
+    def __init__(self, one: Learner, holds: int, device: str = "", error: RuntimeError | None = None) -> None:
         self.one, self.holds, self.device, self.forward = one, holds, device, one.model.forward
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory (injected)")
 
     def __call__(self, images: Tensor) -> Tensor:
         if len(images) > self.holds or self.one.device == self.device:
-            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+            raise self.error
         return self.forward(images)
 
 
@@ -169,6 +170,20 @@ def test_out_of_memory_for_one_slice_goes_on_on_the_cpu_and_says_so(
     losses = [one.step(batch(), 0.5, models) for one in (whole, small)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert small.device == "cpu" and "going on on the CPU" in events[-1]["message"]
+
+
+def test_the_memory_of_the_machine_may_be_full_too_and_other_errors_come_through(
+    models: ViewModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(10**15)
+    one, events = learner()
+    monkeypatch.setattr(one.model, "forward", OutOfMemory(one, 4, error=full.value))
+    one.step(batch(), 0.5, models)
+    assert [event["slices"] for event in events] == [4]
+    monkeypatch.setattr(one.model, "forward", OutOfMemory(one, 0, error=RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        one.step(batch(), 0.5, models)
 
 
 def test_when_nothing_is_left_to_give_the_sentence_says_what_to_do(

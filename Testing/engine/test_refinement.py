@@ -19,10 +19,11 @@ import pytest
 import torch
 from conftest import REPOSITORY, schematic_study, write_tiny_bundle
 
-from RVQCLib import training
+from RVQCLib import refinement, training
 from RVQCLib.adaptation import SHARES, Refinement, _Slices
 from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration
 from RVQCLib.cli import main
+from RVQCLib.distributed import Crew
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
 from RVQCLib.learner import Learner
 from RVQCLib.material import Material
@@ -301,7 +302,7 @@ def test_a_view_without_labels_stays_beside_one_with_labels(parent: Path, tiny_a
     join_bundles(parent, write_tiny_bundle(tmp_path / "la", views=("LA",)), both)
     write_phantom(tmp_path / "studies", 2, 5, size=(64, 64), spacing=(4.4, 4.4, 10.0))
     result = refine_bundle(tmp_path / "studies", both, tmp_path / "new", QUICK, labelled=tiny_acdc, device="cpu")
-    assert result["views"]["LA"]["stopped_because"] == "no labelled LA stack teaches or guards"
+    assert result["views"]["LA"]["stopped_because"] == "no labelled LA stack teaches, or fewer than two guard"
     assert result["views"]["LA"]["flagged_stacks"] == 4 and len(result["views"]["SA"]["candidates"]) == 3
     old, new = (load_bundle(path).description["views"]["LA"] for path in (both, tmp_path / "new"))
     assert entries(old) == entries(new)
@@ -354,7 +355,9 @@ def test_called_again_after_the_end_a_later_calibration_stays(
     assert files_of(out) == files_of(reference)
 
 
-def test_wrong_input_is_one_sentence(guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_one_sentence(
+    guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new = tmp_path / "new"
     with pytest.raises(RVQCError, match="is the bundle that is refined"):
         refine(parent, tiny_acdc, parent)
@@ -366,6 +369,10 @@ def test_wrong_input_is_one_sentence(guarded: Any, parent: Path, tiny_acdc: Path
         refine(parent, tiny_acdc, new, replace(QUICK, seed=8), work=guarded[0].with_name("bundle.refinement"))
     with pytest.raises(RVQCError, match="is not calibrated for SA"):
         refine(write_tiny_bundle(tmp_path / "raw", views=("SA",)), tiny_acdc, new, labelled=None)
+    assert not (tmp_path / "new.refinement").exists(), "said before the work"
+    monkeypatch.setattr(refinement, "crew", lambda: Crew(0, 2))
+    with pytest.raises(RVQCError, match="mode paper normalizes by the batch, which processes do not share"):
+        refine(parent, tiny_acdc, new, replace(QUICK, mode="paper"))
     assert not new.exists()
 
 

@@ -64,7 +64,7 @@ def add(commands: Any) -> None:
     allow_option(parser)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
     from RVQCLib.distributed import crew, joined
     from RVQCLib.inference import choose_device
     from RVQCLib.refinement import RefinementConfig, refine_bundle
@@ -97,9 +97,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             resume=args.resume,
             report=progress,
         )
-        if crew().leads and not args.json:
-            _say(result, args.out)
-    return result
+        leads = crew().leads
+    if leads and not args.json:
+        _say(result, args.out)
+    return result if leads else None
 
 
 def _say(result: dict[str, Any], out: str) -> None:
