@@ -122,13 +122,13 @@ def refine_bundle(
         raise RVQCError(
             f"The mode {config.mode} normalizes by the batch, which processes do not share; start one alone."
         )
-    for view in bundle.views if config.recipe.teacher != "none" else ():
-        if any(view == seen for source in sources for seen, _ in source.images):
-            bundle.check_calibrated(view)
     parts = _labelled_parts(labelled, bundle, config)
     claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
     claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}
     job = _Job(bundle, Path(out), home, config, device, report, cancelled, members, parts)
+    for view in sorted({view for source in sources for view, _ in source.images} & set(bundle.views)):
+        if not _without_lessons(job, view):
+            bundle.check_calibrated(view)
     domain = NewDomain(sources, home / "studies", device, members.leads, report, cancelled)
     with sole_run(home / LOCK, str(home)) if members.leads else nullcontext():
         if members.leads:
@@ -249,8 +249,11 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
 
 def _nothing_to_do(job: _Job, view: str, chosen: Sequence[tuple[str, str]]) -> str:
     """Why a view stays as it is, or an empty string."""
-    if not chosen:
-        return "no stack is flagged"
+    return "no stack is flagged" if not chosen else _without_lessons(job, view)
+
+
+def _without_lessons(job: _Job, view: str) -> str:
+    """Why a view stays as it is, whatever its stacks are like, or an empty string."""
     if job.config.recipe.teacher == "none" or job.config.epochs == 0:
         return "the mode is none"
     return (
