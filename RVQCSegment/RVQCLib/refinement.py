@@ -215,7 +215,7 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     config = job.config
     chosen = domain.flagged(view, config)
     idle = {"flagged_stacks": len(chosen), "candidates": []}
-    if reason := _nothing_to_do(job, view, chosen):
+    if reason := _without_lessons(job, view) if chosen else "no stack is flagged":
         job.views[view] = {**idle, "stopped_because": reason}
         return
     parent = job.bundle.models(view, job.device)
@@ -247,20 +247,13 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
 
 
-def _nothing_to_do(job: _Job, view: str, chosen: Sequence[tuple[str, str]]) -> str:
-    """Why a view stays as it is, or an empty string."""
-    return "no stack is flagged" if not chosen else _without_lessons(job, view)
-
-
 def _without_lessons(job: _Job, view: str) -> str:
     """Why a view stays as it is, whatever its stacks are like, or an empty string."""
     if job.config.recipe.teacher == "none" or job.config.epochs == 0:
         return "the mode is none"
-    return (
-        f"no labelled {view} stack teaches, or fewer than two guard"
-        if job.parts["train"] and not _has_labels(job, view)
-        else ""
-    )
+    if job.parts["train"] and not _has_labels(job, view):
+        return f"no labelled {view} stack teaches, or fewer than two guard"
+    return ""
 
 
 def _may_teach(job: _Job, view: str, flagged: Sequence[Flagged]) -> dict[str, Any]:
