@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from RVQCLib import inference
+from RVQCLib import inference, pipeline
 from RVQCLib.bundle import ViewModels, load_bundle
 from RVQCLib.files import RVQCError
 from RVQCLib.inference import Proposal, choose, choose_device, hard_masks, propose, propose_stack, reconstruct
+from RVQCLib.pipeline import find_phases
 from RVQCLib.quality import Fences, measure
-from RVQCLib.slices import Crop, Sampling, find_heart, to_network
+from RVQCLib.slices import Crop, Sampling, center_crop, find_heart, to_network
 from RVQCLib.stack import LABELS
 from RVQCLib.study import Geometry, Stack, Study, find_studies
 
@@ -250,3 +251,35 @@ def test_another_primary_structure_may_choose_another_candidate() -> None:
     fences = Fences(0.1, math.inf, 10)
     picked = {p: choose(proposal, fences, models(qc=Same()), primary=p).selection.indices for p in ("RV", "LV")}
     assert picked == {"RV": (1,), "LV": (0,)}
+
+
+@pytest.mark.parametrize(
+    ("blood", "found"),
+    [([2, 1], (0, 1)), ([1, 2], (1, 0)), ([2, 3, 1], (1, 2)), ([3, 9, 3, 5, 5, 5, 1, 1, 1, 5, 5, 5, 6, 7, 6], (13, 7))],
+)
+def test_ed_and_es_are_the_most_and_the_least_blood(
+    monkeypatch: pytest.MonkeyPatch, blood: list[int], found: tuple[int, int]
+) -> None:
+    assert find_phases(*_cine_of(blood, monkeypatch)) == found
+
+
+@pytest.mark.parametrize("blood", [[0, 0, 0], [3] * 20])
+def test_a_cine_that_does_not_beat_is_asked_about(monkeypatch: pytest.MonkeyPatch, blood: list[int]) -> None:
+    with pytest.raises(RVQCError, match=r"cannot be told apart in beat.nii; name the two frames"):
+        find_phases(*_cine_of(blood, monkeypatch))
+
+
+def _cine_of(blood: list[int], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Stack], ViewModels]:
+    """Frames in which a network finds so many pixels of blood."""
+    size = 16
+    frames = [Stack(np.full((1, size, size), value, np.float32), Geometry(), "SA", "", "beat.nii") for value in blood]
+    monkeypatch.setattr(pipeline, "find_heart", lambda stack, _, sampling, **__: center_crop(stack, sampling))
+    monkeypatch.setattr(pipeline, "to_network", lambda stack, *_: stack.pixels)
+
+    def filled(image: np.ndarray, *_: object) -> np.ndarray:
+        labels = np.zeros((1, size, size), np.uint8)
+        labels[0, 0, : int(image[0, 0, 0])] = LABELS["RV"]
+        return one_hot(labels)[None]
+
+    monkeypatch.setattr(pipeline, "propose", filled)
+    return frames, models(nn.Identity(), qc=Same())
