@@ -63,7 +63,7 @@ def hausdorff(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[f
     box = _bounding_box(a | b)
     if box is None:
         return 0.0, 0.0
-    edges = boundary(a[box]), boundary(b[box])
+    edges = boundary(a[box], across=len(a) > 1), boundary(b[box], across=len(a) > 1)
     forth, back = (_nearest(*pair, spacing, across=True)[0] for pair in (edges, edges[::-1]))
     return _summary(forth, back, diagonal)
 
@@ -105,13 +105,13 @@ def hausdorff_of_slices(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) 
     return result
 
 
-def boundary(mask: np.ndarray, *, across: bool = True) -> np.ndarray:
+def boundary(mask: np.ndarray, *, across: bool) -> np.ndarray:
     """A stack's mask without its erosion by the cross of direct neighbours.
 
-    The cross reaches `across` slices unless there is only one.
+    The cross reaches `across` slices or not; what lies outside the array is not the mask.
     """
     inner = mask.copy()
-    for axis in (0, 1, 2) if across and len(mask) > 1 else (1, 2):
+    for axis in (0, 1, 2) if across else (1, 2):
         # Views with `axis` first: what is written to `target` shrinks `inner`.
         source, target = mask.swapaxes(0, axis), inner.swapaxes(0, axis)
         target[1:] &= source[:-1]

@@ -83,8 +83,8 @@ def test_hausdorff_measures_between_boundaries():
     solid = pixels((7, 7), (slice(1, 6), slice(1, 6)))
     hollow = solid.copy()
     hollow[3, 3] = False
-    assert boundary(solid[None]).sum() == 16
-    assert boundary(hollow[None]).sum() == 20
+    assert boundary(solid[None], across=False).sum() == 16
+    assert boundary(hollow[None], across=False).sum() == 20
     assert hausdorff(solid, hollow, (1.0, 1.0)) == (1.0, 1.0)
 
 
@@ -100,13 +100,22 @@ def test_the_boundary_in_space_is_open_at_the_ends():
     # A block of 3 slices of 3 x 3: the cross of 6 neighbours leaves only its very centre inside; in the plane alone,
     # every slice has a centre.
     block = pixels((5, 5, 5), (slice(1, 4), slice(1, 4), slice(1, 4)))
-    assert boundary(block).sum() == 26
+    assert boundary(block, across=True).sum() == 26
     assert boundary(block, across=False).sum() == 24
+
+
+def test_masks_in_one_slice_of_a_stack_are_open_above_and_below():
+    # All of a disk is boundary, as no neighbouring slice covers it: as scipy says, and as MONAI and medpy do.
+    rows, columns = np.mgrid[:40, :40]
+    a, b = np.zeros((2, 6, 40, 40), bool)
+    a[2], b[2] = (rows - 20) ** 2 + (columns - 20) ** 2 < 100, (rows - 22) ** 2 + (columns - 15) ** 2 < 150
+    assert hausdorff(a, b, ANISOTROPIC) == pytest.approx(by_scipy(a, b, ANISOTROPIC))
+    assert hausdorff(a, b, ANISOTROPIC)[1] < hausdorff(a[2], b[2], ANISOTROPIC[1:])[1]
 
 
 def test_outside_the_image_is_background():
     full = np.ones((4, 6), bool)
-    assert boundary(full[None]).sum() == 2 * 6 + 2 * 2
+    assert boundary(full[None], across=False).sum() == 2 * 6 + 2 * 2
     # one column less: the nearest boundary column is the next one
     assert hausdorff(full, pixels((4, 6), (slice(None), slice(0, 5))), (1.0, 1.0))[0] == 1.0
 
