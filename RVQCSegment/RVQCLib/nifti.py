@@ -65,7 +65,8 @@ def read_nifti(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
     kind = _PIXELS.get(int(header["datatype"]))
     if kind is None:
         raise RVQCError(f"{path} holds colours or several values a pixel; give a greyscale image or a label map.")
-    start, count = int(header["vox_offset"]), int(np.prod(shape))
+    count = int(np.prod(shape))
+    start = int(header["vox_offset"]) if np.isfinite(header["vox_offset"]) else 0  # which is refused below
     dtype = np.dtype(kind).newbyteorder(header.dtype["dim"].base.byteorder)
     if start < header.dtype.itemsize or len(content) < start + count * dtype.itemsize:
         raise RVQCError(f"{path} {_DAMAGED}")

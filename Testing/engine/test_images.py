@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import re
 import struct
@@ -157,6 +158,15 @@ def test_a_qform_reads_as_itk_reads_it(tmp_path, turn, origin):
     seen = sitk.ReadImage(str(path))
     geometry = read_image(path, view="SA", phase="ED").geometry
     assert_same_place(geometry, Geometry(seen.GetOrigin(), seen.GetSpacing(), seen.GetDirection()), 1e-5)
+
+
+@pytest.mark.parametrize("offset", [math.nan, math.inf, -math.inf])
+def test_an_offset_that_is_no_number_is_refused(tmp_path, offset):
+    path = nifti(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[108:112] = struct.pack("<f", offset)
+    path.write_bytes(content)
+    refused(path, "damaged")
 
 
 def test_where_sform_and_pixdim_disagree_the_spacing_is_pixdim_and_the_mask_disagrees_alike(tmp_path):
