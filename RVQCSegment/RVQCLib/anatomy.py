@@ -25,6 +25,9 @@ class Plausible:
         four-chamber area, 3 cm2 (Lang et al., ASE/EACVI 2015); ACDC's smallest is 595 mm2.
     lv_slices, rv_slices
         Least part of a short-axis stack's slices that show the structure; ACDC's smallest are 0.70 and 0.30.
+    lv_mm
+        Least and largest length of the LV along a short-axis stack of five slices or more. Outside it is rather the slice
+        spacing of the file that is wrong, and with it every volume; ACDC's are 50 to 110 mm.
     piece_mm2
         A second piece of RV in a slice counts from this area on.
     contact_mm
@@ -40,6 +43,7 @@ class Plausible:
     rv_mm2: float = 150.0
     lv_slices: float = 1 / 3
     rv_slices: float = 1 / 5
+    lv_mm: tuple[float, float] = (25.0, 200.0)
     piece_mm2: float = 50.0
     contact_mm: float = 10.0
     jump: float = 0.5
@@ -75,7 +79,8 @@ def shared_failures(
 
     Returns
     -------
-    Sentences: an empty or implausibly small RV; in a short-axis stack, LV or RV absent in most slices.
+    Sentences: an empty or implausibly small RV; in a short-axis stack, LV or RV absent in most slices, an LV that is too long
+    or too short for a heart.
     """
     area = areas_mm2(mask, spacing_zyx)
     rv, lv = area[:, STRUCTURES.index("RV")], area[:, STRUCTURES.index("LV")]
@@ -91,6 +96,12 @@ def shared_failures(
         for name, part, least in (("RV", rv, limits.rv_slices), ("LV", lv, limits.lv_slices)):
             if (part > 0).mean() < least:
                 said.append(f"failed: {name} in only {np.count_nonzero(part)} of {depth} slices")
+        length, (low, high) = np.count_nonzero(lv) * spacing_zyx[0], limits.lv_mm
+        if length and not low <= length <= high:
+            said.append(
+                f"failed: the LV is {length:.0f} mm long, not {low:.0f} to {high:.0f}; check the slice spacing of the "
+                f"image ({spacing_zyx[0]:g} mm)"
+            )
     return tuple(said)
 
 

@@ -52,6 +52,15 @@ def test_an_rv_that_is_too_small_has_failed():
     assert shared_failures(heart(1), SPACING, "LA") == shared_failures(heart(2), SPACING, "SA") == ()
 
 
+@pytest.mark.parametrize(("spacing", "length"), [(1.0, "6"), (50.0, "300")])
+def test_a_slice_spacing_that_no_heart_fits_has_failed(spacing, length):
+    said = shared_failures(heart(), (spacing, *SPACING[1:]), "SA")
+    assert said[-1] == (
+        f"failed: the LV is {length} mm long, not 25 to 200; check the slice spacing of the image ({spacing:g} mm)"
+    )
+    assert shared_failures(heart(4), (4.0, *SPACING[1:]), "SA") == ()
+
+
 def test_structures_absent_in_most_slices_have_failed():
     mask = heart(12)
     mask[2:][mask[2:] == 3] = 0
