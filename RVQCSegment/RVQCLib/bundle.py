@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from RVQCLib.domain import Domain
-from RVQCLib.files import BundleError, RVQCError, read_json, sha256, whole_folder, write_json
+from RVQCLib.files import BundleError, RVQCError, check_replaceable, read_json, sha256, whole_folder, write_json
 from RVQCLib.slices import Sampling
 
 if TYPE_CHECKING:
@@ -301,8 +301,11 @@ def check_target(path: str | Path) -> None:
     ------
     BundleError
         `path` is a file, or a folder that holds other things than a bundle.
+    RVQCError
+        Nothing can be written there.
     """
     path = Path(path)
+    check_replaceable(path)
     if path.is_dir() and ((path / "bundle.json").is_file() or not any(path.iterdir())):
         return
     if path.exists():

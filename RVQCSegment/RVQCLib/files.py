@@ -42,7 +42,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path` that replaces `path` on success and vanishes on any error."""
-    path = Path(path)
+    path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".part-{path.name}-", dir=path.parent))
     part.chmod(0o755)
@@ -75,6 +75,19 @@ def check_folder(path: str | os.PathLike) -> None:
         )
 
 
+def check_replaceable(path: str | os.PathLike) -> None:
+    """Refuse, before the work, a folder that `whole_folder` cannot put another into the place of.
+
+    Raises
+    ------
+    RVQCError
+        `path` is where another disk is mounted, or the folder that it lies in cannot be written to.
+    """
+    path = Path(path).absolute()
+    if path.exists() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK | os.X_OK)):
+        raise RVQCError(f"{path} cannot be replaced where it is; name a new folder in it, such as {path / 'results'}.")
+
+
 def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> None:
     """Refuse an output folder that `whole_folder` would replace with all that lies in it, unless it holds only `names`.
 
@@ -85,6 +98,7 @@ def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> N
     """
     out = Path(out)
     check_folder(out)
+    check_replaceable(out)
     other = sorted({path.name for path in out.iterdir()} - set(names)) if out.exists() else []
     if other:
         raise RVQCError(f"{out} holds other things than {what} ({other[0]}), so it is not replaced; name a new folder.")

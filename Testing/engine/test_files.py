@@ -7,7 +7,17 @@ import os
 
 import pytest
 
-from RVQCLib.files import BundleError, RVQCError, read_json, same_settings, sha256, whole_file, whole_folder, write_json
+from RVQCLib.files import (
+    BundleError,
+    RVQCError,
+    check_output,
+    read_json,
+    same_settings,
+    sha256,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 
 
 def test_a_whole_file_appears_with_the_suffix_that_writers_look_at(tmp_path):
@@ -106,3 +116,26 @@ OWN = {"config": {"epochs": 9, "sampling": {"size": 96, "upright": False}, "para
 def test_a_setting_that_is_missing_has_its_default(stored, same):
     assert same_settings(stored, OWN, DEFAULTS) is same
     assert same_settings(OWN, stored, DEFAULTS) is same
+
+
+def test_a_folder_that_cannot_be_put_in_its_place_is_refused_before_the_work(tmp_path, monkeypatch):
+    out = tmp_path / "above" / "out"
+    out.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(out.parent))
+    with pytest.raises(
+        RVQCError, match=r"out cannot be replaced where it is; name a new folder in it, such as .*results"
+    ):
+        check_output(out, (), "an evaluation")
+    monkeypatch.undo()
+    check_output(out, (), "an evaluation")
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(out))
+    with pytest.raises(RVQCError, match="cannot be replaced where it is"):
+        check_output(out, (), "an evaluation")
+
+
+def test_the_folder_in_which_one_stands_can_be_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(".") as folder:
+        (folder / "new").write_text("new")
+    assert (tmp_path / "here" / "new").read_text() == "new"
