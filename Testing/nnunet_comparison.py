@@ -123,7 +123,7 @@ def ours(args: argparse.Namespace, bundle: Path) -> Rows:
 
 def as_markdown(found: dict[str, Any]) -> str:
     """The table for people."""
-    said = f"Bundle {found['bundle'][:12]}; nnU-Net 2d, {found['settings']['trainer']}, one training; "
+    said = f"Bundle {found['settings']['bundle'][:12]}; nnU-Net 2d, {found['settings']['trainer']}, one training; "
     said += f"{found['n_stacks']} stacks of {found['n_patients']} patients."
     return f"{said}\n\n{paired_table(found, 'RVQC', 'nnU-Net, 2d')}"
 
@@ -140,15 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rvqc-device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="processes that judge RVQC's masks")
     args = parser.parse_args(arguments)
-    settings = claim(args)
     bundle = load_bundle(args.bundle or shipped_bundle())
+    settings = claim(args, bundle=bundle.hash)  # which holds the split
     split = bundle.description["views"][args.view]["training"]["split"]
     nnunet = NNUNet(Path(args.out), args.trainer, args.device)
     cases = export(args.data, split, args.view, nnunet.raw)
     nnunet.learn(cases)
     nnunet.predict(cases["test"])
     theirs = judged(args.data, split["test"], args.view, nnunet.predicted)
-    found = {"settings": settings, "bundle": bundle.hash, **paired(ours(args, bundle.path), theirs)}
+    found = {"settings": settings, **paired(ours(args, bundle.path), theirs)}
     write_found(args.out, "comparison", found, as_markdown(found))
     sys.stdout.write(as_markdown(found))
 

@@ -21,12 +21,13 @@ from RVQCLib.training import TrainingConfig
 Rows = Mapping[tuple[str, ...], Mapping[str, Any]]
 """What a method reached, a row a stack, by whatever tells stacks apart, the study second: (seed, study, view, phase)."""
 _NAMES = {"dice": ("Dice", 3), "hd_mm": ("HD, mm", 1), "hd95_mm": ("HD95, mm", 1)}
-FREE = ("data", "out", "seeds", "groups", "jobs")
+FREE = ("data", "out", "seeds", "groups", "jobs", "bundle")
 """Options that may change between two calls which fill one folder."""
 
 
-def trial_options(parser: argparse.ArgumentParser, out: str) -> None:
-    """Data, folder, seeds, and everything that decides the size of a training."""
+def trial_options(parser: argparse.ArgumentParser, out: str, *, qc_epochs: int = 1) -> None:
+    """Data, folder, seeds, and everything that decides the size of a training; one epoch of R is enough where single networks
+    are compared."""
     parser.add_argument("data", help="a folder of labelled studies")
     parser.add_argument("--out", default=out, help="folder of trainings, tables and what was judged; resumes")
     parser.add_argument("--view", default="SA", choices=("SA", "LA"))
@@ -34,7 +35,7 @@ def trial_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--width", type=int, default=16, help="32 (BN1) and 48 (BN2) are full")
     parser.add_argument("--stages", type=int, default=6, help="of BN1")
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--qc-epochs", type=int, default=1, help="of R, which grades nothing in these comparisons")
+    parser.add_argument("--qc-epochs", type=int, default=qc_epochs, help="of R, which chooses among several candidates")
     parser.add_argument("--locator-epochs", type=int, default=12)
     parser.add_argument("--size", type=int, default=128, help="pixels of the networks' field")
     parser.add_argument("--spacing", type=float, default=1.5, help="mm of such a pixel")
@@ -58,15 +59,15 @@ def config_of(args: argparse.Namespace, seed: int, **more: Any) -> TrainingConfi
     )
 
 
-def claim(args: argparse.Namespace) -> dict[str, Any]:
-    """Make ``--out`` the folder of these options, and return those that decide the result.
+def claim(args: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """Make ``--out`` the folder of these options, and return those that decide the result; `more` decide it too.
 
     Raises
     ------
     RVQCError
         It was filled with other ones.
     """
-    settings = {key: value for key, value in vars(args).items() if key not in FREE}
+    settings = {key: value for key, value in vars(args).items() if key not in FREE} | more
     mark = Path(args.out) / "settings.json"
     if mark.exists() and read_json(mark) != settings:
         raise RVQCError(f"{args.out} holds a comparison with other options; name another --out.")

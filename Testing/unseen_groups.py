@@ -19,7 +19,7 @@ from typing import Any
 
 from RVQCLib.evaluation import interval
 from RVQCLib.study import find_studies
-from RVQCLib.training import train_bundle
+from RVQCLib.training import TrainingConfig, train_bundle
 from trials import cell, claim, config_of, judged_rows, tell, trial_options, write_found
 
 MEASURES = {"RV_dice": ("RV Dice", 3), "RV_hd_mm": ("RV HD, mm", 1)}
@@ -75,7 +75,7 @@ def as_markdown(groups: Sequence[dict[str, Any]], seeds: Sequence[int]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what is missing; write ``unseen.json`` and ``unseen.md`` after every group."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    trial_options(parser, "unseen_groups")
+    trial_options(parser, "unseen_groups", qc_epochs=TrainingConfig.qc_epochs)
     parser.add_argument("--groups", nargs="+", help="only these; without it, every group of the data")
     args = parser.parse_args(arguments)
     settings = claim(args)
