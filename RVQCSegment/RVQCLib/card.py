@@ -109,7 +109,8 @@ def _view(bundle: Bundle, view: str) -> Iterator[str]:
     yield from ("| network | of run | epoch | validation Dice |", "|---|---|---|---|")
     for number, entry in enumerate(part["segmenters"], start=1):
         dice = _values(entry["validation_dice"])
-        yield f"| candidate {number}: {entry['network']} {entry['parameters']} | {entry['run']} | {entry['epoch']} | {dice} |"
+        network = ", ".join([entry["network"], *(f"{name} {value}" for name, value in entry["parameters"].items())])
+        yield f"| candidate {number}: {network} | {entry['run']} | {entry['epoch']} | {dice} |"
     ceiling = _values(part["qc"]["ceiling"])
     yield f"| QC module {part['qc']['network']} | {part['qc']['run']} | {part['qc']['epoch']} | {ceiling} (of true masks) |"
     sampling, pool = part["sampling"], "and their mean" if part.get("consensus") else "without their mean"
@@ -130,8 +131,11 @@ def _data(part: Mapping[str, Any]) -> Iterator[str]:
     training = part.get("training", {})
     parts = training.get("split", {})
     counts = ", ".join(f"{len(parts.get(name, ()))} {name}" for name in ("train", "validation", "test"))
-    more = f", and only learnt from: {', '.join(training['more'])}" if training.get("more") else ""
-    yield f"Data: {training.get('data', 'unknown')}{more}; studies: {counts}. The split by name is in `bundle.json`."
+    more = (
+        f", and only learnt from: {', '.join(f'`{name}`' for name in training['more'])}" if training.get("more") else ""
+    )
+    folder = f"the folder `{training['data']}`" if "data" in training else "unknown"
+    yield f"Data: {folder}{more}; studies: {counts}. The split by name is in `bundle.json`."
     config = training.get("config")
     if config is None:
         return
@@ -167,7 +171,7 @@ def _calibration(calibration: Mapping[str, Any] | None) -> str:
 def _results(bundle: Bundle, one: Measured) -> Iterator[str]:
     summary = one.summary
     part = "all studies found" if summary["part"] == "all" else f"the {summary['part']} part"
-    yield from (f"## Results: {summary['data']}, {part}", "")
+    yield from (f"## Results: `{summary['data']}`, {part}", "")
     trainings = [view["training"] for view in bundle.description["views"].values() if "training" in view]
     own = {name for one in trainings for name in (one.get("data"), *one.get("more", ()))}
     if summary["data"] in own:

@@ -59,7 +59,8 @@ def test_the_card_says_what_the_files_say(tiny_bundle: Path, tmp_path: Path, cap
         assert said in text
     for view in tiny_description()["views"].values():
         for entry in view["segmenters"]:
-            assert f"{entry['network']} {entry['parameters']}" in text
+            said = [entry["network"], *(f"{name} {value}" for name, value in entry["parameters"].items())]
+            assert f": {', '.join(said)} |" in text
     assert text.count("**Not calibrated:**") == 2 and "32 x 32 pixels of 4 mm" in text
     assert "These studies are of the same data set as those of the training" in text
     lines = text.splitlines()
@@ -86,7 +87,10 @@ def test_groups_that_were_left_out_are_named_and_single_studies_are_not(tiny_bun
         "config": config,
     }
     text = card(replace(bundle, description=description))
-    assert "Data: MnM2; studies: 2 train, 1 validation, 1 test." in text and "Left out of training: TRI.\n" in text
+    assert (
+        "Data: the folder `MnM2`; studies: 2 train, 1 validation, 1 test." in text
+        and "Left out of training: TRI.\n" in text
+    )
     assert "7 epochs of the candidates, from the weights of bundle `ffffffffffff`, 60 of R, seed 0" in text
 
 
@@ -99,7 +103,7 @@ def test_other_data_are_not_called_those_of_the_training(tiny_bundle: Path, tmp_
     bundle = load_bundle(tiny_bundle)
     measured = read_evaluation(bundle, write_evaluation(bundle, tmp_path, data="another hospital"))
     text = card(bundle, [measured])
-    assert "## Results: another hospital, the test part" in text and "same data set" not in text
+    assert "## Results: `another hospital`, the test part" in text and "same data set" not in text
 
 
 def test_the_evaluation_of_another_bundle_is_refused(
