@@ -144,7 +144,11 @@ def main() -> None:
     # Answers get a stream of their own: what any library prints must not break the lines.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # So do the lines, and stdin is empty from here on: on Windows a library that is loaded later (numpy, torch) looks at
+    # descriptor 0, and at the pipe it would wait until the read of the next line ends. Children do not inherit the pipe.
     lines = os.fdopen(os.dup(sys.stdin.fileno()), "r", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
     worker = Worker(answers)
     worker.greet()
 

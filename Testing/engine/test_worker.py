@@ -234,6 +234,23 @@ def test_a_package_that_is_missing_and_a_bug_are_told_apart(start: Callable[...,
     assert answer["kind"] == "failed" and "ZeroDivisionError" in answer["message"] and "in wrong" in answer["log"]
 
 
+def test_stdin_is_empty_for_libraries_and_children_while_lines_are_read(start: Callable[..., Process]) -> None:
+    """On Windows what looks at the pipe waits for the next line: numpy, torch and SimpleITK while they are loaded."""
+    look = (
+        "import os, subprocess, sys, RVQCLib.jobs as j, RVQCLib.worker as w\n"
+        "def look(*_):\n"
+        "    child = [sys.executable, '-c', 'import sys; sys.exit(len(sys.stdin.read()))']\n"
+        "    empty = os.path.samestat(os.fstat(0), os.stat(os.devnull))\n"
+        "    return {'empty': empty, 'child': subprocess.run(child, timeout=60).returncode}\n"
+        "j.JOBS.update(look=look); w.main()"
+    )
+    worker = start("-c", look)
+    assert worker.run(id=1, job="look")["result"] == {"empty": True, "child": 0}
+    assert worker.run(id=2, job="look")["event"] == "result"
+    worker.send(id=3, job="quit")
+    assert worker.process.wait(PATIENCE_S) == 0
+
+
 def test_check_says_what_is_here(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(bundle: Path) -> dict[str, Any]:
         return check(Opened(), lambda event: None, lambda: False, bundle=str(bundle), device="cpu")
