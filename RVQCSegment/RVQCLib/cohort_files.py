@@ -14,8 +14,7 @@ from typing import Any
 from RVQCLib.cohort_page import CohortPage, Row
 from RVQCLib.cohort_table import table_rows, worst_first, write_table
 from RVQCLib.manifest import Journal, write_run
-from RVQCLib.quality import Fences, QCOptions, Scores, cohort_fences, rejudge
-from RVQCLib.report import VERDICTS
+from RVQCLib.quality import VERDICTS, Fences, QCOptions, Scores, cohort_fences, rejudge
 
 Cohort = dict[str, tuple[dict[str, Fences] | None, str]]
 """By stack (``SA_ED``): the fences of the cohort by structure, None from too few stacks, and the sentence about it."""

@@ -15,6 +15,7 @@ from RVQCLib.selection import Fences, Reference, Selection, cohort_fences, fence
 from RVQCLib.stack import STRUCTURES
 
 __all__ = [
+    "VERDICTS",
     "Fences",
     "Graded",
     "Judgement",
@@ -35,6 +36,9 @@ __all__ = [
     "slice_position",
     "study_checks",
 ]
+
+VERDICTS = ("trusted", "look", "ood")
+"""From good to bad."""
 
 
 class Graded(Protocol):

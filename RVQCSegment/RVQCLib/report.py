@@ -19,9 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from RVQCLib import charts, drawing
 from RVQCLib.function import Quantity, quantities
+from RVQCLib.quality import VERDICTS
 from RVQCLib.study import LABELS, STRUCTURES, Stack
 
-VERDICTS = ("trusted", "look", "ood")  # from good to bad
 MARGIN_MM, LEAST_SIDE_MM, MOST_PIXELS = 14.0, 90.0, 192
 NOT_PROVENANCE = {
     "study",

@@ -231,6 +231,17 @@ def test_the_panel_starts_without_torch_and_without_the_workers_code(path: Path)
     assert not {"worker", "jobs", "pipeline", "inference", "networks"} & rooms_used(tree)
 
 
+def test_what_panel_and_dialog_use_of_the_engine_needs_nothing_that_is_installed_on_a_click() -> None:
+    """In Slicer's own process: torch, safetensors and jinja2 may be missing there, or be installed while it lives."""
+    files = [path for path in REPOSITORY.glob("RVQC*/**/*.py") if ENGINE not in path.parents]
+    used = {name for path in files for name in rooms_used(ast.parse(path.read_text(encoding="utf-8")))}
+    assert {"cohort_table", "bundle", "samples"} <= used
+    code = "import importlib, sys\nfor name in ('torch', 'safetensors', 'jinja2'): sys.modules[name] = None\n"
+    code += f"for room in {sorted(used)}: importlib.import_module('RVQCLib.' + room)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ENGINE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", sorted(ENGINE.parent.rglob("*.py")), ids=lambda path: path.stem)
 def test_a_file_is_a_room_not_a_hall(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
