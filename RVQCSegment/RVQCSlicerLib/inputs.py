@@ -24,7 +24,8 @@ BEGIN = "Load a study, or choose volumes that are in the scene."
 
 class InputsBox:
     """Selectors that write straight into the parameters, and only what the user chose: `nodeActivated`, because a selector
-    goes to the neighbour of a node that is deleted, and to None while a scene is imported.
+    goes to the neighbour of a node that is deleted, and to None while a scene is imported; not while `show` sets them,
+    because Slicer's setCurrentNode emits it too.
 
     Parameters
     ----------
@@ -61,8 +62,13 @@ class InputsBox:
 
     def show(self) -> None:
         """Show what the parameters say."""
-        self._updating = True
-        parameters = self._parameters()
+        before, self._updating = self._updating, True
+        try:
+            self._show(self._parameters())
+        finally:
+            self._updating = before
+
+    def _show(self, parameters: Parameters) -> None:
         self.study.text = parameters.study
         for key, selector in self.volumes.items():
             selector.setCurrentNode(parameters.volume(key))
@@ -78,7 +84,6 @@ class InputsBox:
                     cine.GetNumberOfDataNodes() if cine is not None and cine.IsA("vtkMRMLSequenceNode") else 0
                 )
                 spin.value = 0 if frame is None else frame + 1
-        self._updating = False
 
     def take(self, loaded: Loaded) -> None:
         """Choose everything that was loaded, and nothing else."""
@@ -97,6 +102,8 @@ class InputsBox:
 
         The first image names the study, unless the user did: results must not go under the name of a patient before.
         """
+        if self._updating:
+            return
         parameters = self._parameters()
         first = not parameters.images()
         parameters.choose(role, key, node)

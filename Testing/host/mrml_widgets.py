@@ -33,7 +33,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
     """Chooses a node of given classes. Follows the scene: new nodes appear, removed ones vanish, names change.
 
     Where the current node is removed its neighbour becomes current, and while a scene is imported none is, as in Slicer 5.12
-    (qMRMLSceneModel.cxx); both are told by `currentNodeChanged`, and only a user's choice by `nodeActivated`.
+    (qMRMLSceneModel.cxx); both are told by `currentNodeChanged` only. `nodeActivated` tells a user's choice, and also a node
+    that `setCurrentNode` changes to (not None), because Slicer sets it by an Enter key (qMRMLNodeComboBox.cxx).
     """
 
     currentNodeChanged = Signal(object)
@@ -139,7 +140,10 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
     def setCurrentNode(self, node: Any) -> None:
         self._refresh_names()
+        before = self._node
         self._take(node if node in self._nodes else (None if self._flags["noneEnabled"] else self._node))
+        if self._node is not None and self._node is not before:
+            self.nodeActivated.emit(self._node)
 
     def _refresh_names(self) -> None:
         for index, node in enumerate(self._nodes):

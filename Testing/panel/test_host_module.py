@@ -71,6 +71,17 @@ def test_a_removed_node_leaves_its_neighbour_in_its_place(panel: Any, template: 
     assert told == [third, first] and chosen == []
 
 
+def test_a_node_that_is_set_is_told_as_if_it_had_been_chosen(panel: Any, template: Any) -> None:
+    """As in Slicer, whose setCurrentNode presses Enter in the list of the combo box, but not for None."""
+    selector, chosen = template.ui.inputSelector, []
+    first, second = add_volume("first"), add_volume("second")
+    selector.setCurrentNode(first)
+    selector.connect("nodeActivated(vtkMRMLNode*)", chosen.append)
+    for node in (first, second, second, None):
+        selector.setCurrentNode(node)
+    assert chosen == [second]
+
+
 def test_a_handler_that_raises_shows_one_error(panel: Any, template: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     template.ui.inputSelector.setCurrentNode(add_volume("v"))
     monkeypatch.setattr(template.logic, "process", lambda volume, threshold: 1 / 0)

@@ -86,6 +86,35 @@ def test_an_imported_scene_brings_its_choice(widget: Any, panel: Panel, tmp_path
     assert chosen(widget)["SA_ED"] == "brought SA ED" and widget.panel.inputs.study.text == "brought"
 
 
+def test_a_scene_without_a_name_gets_none(widget: Any, panel: Panel, tmp_path: Path) -> None:
+    """The selectors are set, and tell so; nobody chose anything."""
+    import slicer
+
+    load(widget, small_phantom("unnamed"))
+    widget.logic.parameters.study = ""
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    panel.turn()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    panel.turn()
+    assert chosen(widget)["SA_ED"] == "unnamed SA ED"
+    assert widget.logic.parameters.study == widget.panel.inputs.study.text == "" and not widget.panel.run.run.enabled
+
+
+def test_a_study_that_is_shown_is_not_chosen_again(widget: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from RVQCSlicerLib.parameters import Parameters
+
+    first, other = load(widget, small_phantom("first")), load(widget, small_phantom("other"))
+    taken: list[str] = []
+    choose = Parameters.choose
+    monkeypatch.setattr(Parameters, "choose", lambda p, *what: (taken.append(what[1]), choose(p, *what)))
+    widget.panel.inputs.take(first)
+    assert sorted(taken) == ["LA", "LA_ED", "LA_ES", "SA", "SA_ED", "SA_ES"], "once each"
+    taken.clear()
+    pick(panel, widget.panel.inputs.volumes["SA_ED"], other.volumes["SA_ED"].GetName())
+    assert set(taken) == {"SA_ED"} and chosen(widget)["SA_ED"] == "other SA ED"
+
+
 def test_an_emptied_path_is_the_default_again(widget: Any, panel: Panel, tmp_path: Path) -> None:
     parameters, run = widget.logic.parameters, widget.panel.run
     before = parameters.bundle, parameters.results_folder
