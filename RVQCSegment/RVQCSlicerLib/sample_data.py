@@ -1,4 +1,7 @@
-"""Two phantom studies in Slicer's Sample Data module, made on the spot: one sound, one spoilt by noise and ghosting."""
+"""Two phantom studies in Slicer's Sample Data module, made on the spot: one sound, one spoilt by noise and ghosting.
+
+Its buttons make them. `SampleData.downloadSample` cannot: it asks no `customDownloader`; in the console call `sound` or `spoilt`.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import slicer
 
 
 class SampleDataSource:
-    """A sample data set: files at ``file:`` addresses, or a `customDownloader` that is called with this source."""
+    """A sample data set: files at ``file:`` addresses; its button calls `customDownloader`, if any, with this source."""
 
     def __init__(
         self, sampleName: str | None = None, sampleDescription: str | None = None, uris: Any = None, fileNames: Any = None,
@@ -101,9 +101,7 @@ class SampleDataLogic:
     def downloadFromSource(
         self, source: SampleDataSource, maximumAttemptsCount: int = 3, forceDownload: bool = False
     ) -> Any:
-        """Nodes (or file paths) of a source: what its own downloader makes, or its files loaded."""
-        if source.customDownloader is not None:
-            return source.customDownloader(source)
+        """Nodes (or file paths) of a source, its files loaded. As in Slicer its own downloader is not asked: a button does."""
         return [self._fetch(source, index) for index in range(len(source.uris))]
 
     def _fetch(self, source: SampleDataSource, index: int) -> Any:

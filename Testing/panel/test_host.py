@@ -202,8 +202,11 @@ def test_sample_data_is_made_by_the_module_that_registered_it(panel: Any) -> Non
         category="RVQC", sampleName="HostSample", uris=["phantom:1"], fileNames=["p.nrrd"], nodeNames=["phantom"],
         customDownloader=make, thumbnailFileName="x.png", sampleDescription="A sample",
     )  # fmt: skip
-    node = SampleData.downloadSample("HostSample")
+    source = SampleData.SampleDataLogic().sourceForSampleName("HostSample")
+    (node,) = source.customDownloader(source)
     assert node.GetName() == "phantom" and node.GetScene() is slicer.mrmlScene
+    with pytest.raises(RuntimeError, match="downloads nothing, so phantom:1"):
+        SampleData.downloadSample("HostSample")
     assert [source.sampleDescription for source in SampleData.SampleDataLogic.sampleDataSourcesByCategory("RVQC")][
         -1:
     ] == ["A sample"]

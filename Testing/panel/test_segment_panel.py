@@ -300,8 +300,8 @@ def test_sample_data_is_made_on_the_spot(widget: Any, panel: Panel) -> None:
 
     names = [source.sampleName for source in SampleData.SampleDataLogic.sampleDataSourcesByCategory("RVQC")]
     assert names == ["RVQC phantom, sound", "RVQC phantom, spoilt"]
-    logic = SampleData.SampleDataLogic()
-    nodes = logic.downloadFromSource(logic.sourceForSampleName("RVQC phantom, spoilt"))
+    source = SampleData.SampleDataLogic().sourceForSampleName("RVQC phantom, spoilt")
+    nodes = source.customDownloader(source)  # what the button in Slicer's Sample Data module calls
     assert [node.GetName() for node in nodes] == [f"spoilt {v} {p}" for v in ("SA", "LA") for p in ("ED", "ES")]
 
 
