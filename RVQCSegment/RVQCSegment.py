@@ -33,6 +33,7 @@ from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.run import Cine, Request, Run, chosen_images, run_and_wait, study_of
 from RVQCSlicerLib.sample_data import register
 from RVQCSlicerLib.scene import Transformed
+from RVQCSlicerLib.setup_row import INSTALLING
 
 
 class RVQCSegment(ScriptedLoadableModule):
@@ -185,6 +186,8 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onCheck(self) -> None:
         """Ask the worker what is there."""
+        if self.logic.worker.held:
+            return
         bundle = self._checked = self._bundle()
         self.panel.setup.wait()
 
@@ -196,10 +199,23 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.worker.submit("check", asked, done=answered)
 
     def onInstall(self) -> None:
-        """Install what is missing, after asking."""
-        self.logic.worker.stop()  # what it has open cannot be replaced everywhere
-        self._guarded(lambda: install(self.panel.setup.missing, self.resourcePath("requirements.txt")))
-        self.onCheck()
+        """Install what is missing, after asking; nothing else can be started until that has ended."""
+        worker, missing = self.logic.worker, self.panel.setup.missing
+        if worker.held:
+            return
+        worker.stop()  # what it has open cannot be replaced everywhere
+        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            with worker.hold():
+                self.panel.message.clear()
+                self.panel.setup.wait(INSTALLING)
+                self.panel.rest()
+                slicer.app.processEvents()  # so that it can be read
+                self._guarded(lambda: install(missing, self.resourcePath("requirements.txt")))
+        finally:
+            qt.QApplication.restoreOverrideCursor()
+            self.panel.rest()
+            self.onCheck()
 
     def onLoad(self, path: str) -> None:
         """Load a study from the disk and choose its images."""

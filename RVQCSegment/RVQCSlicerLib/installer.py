@@ -20,7 +20,8 @@ OWN = {"safetensors", "jinja2"}
 
 
 def install(missing: list[str], requirements: str) -> None:
-    """Install what the worker misses, asking first; blocks with Slicer's own progress dialogs.
+    """Install what the worker misses, asking first. Blocks: while torch is installed Slicer only lives a moment at every line
+    that pip prints, without a progress dialog; in such a moment a user can click, so see that nothing else is started.
 
     Parameters
     ----------

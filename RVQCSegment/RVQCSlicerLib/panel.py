@@ -75,8 +75,11 @@ class Panel:
             self.show_result(Result(node))
 
     def rest(self) -> None:
-        """Run QC is possible as soon as there is an image and a name, and nothing is running."""
-        if self._host.logic.worker.occupied:
+        """Run QC is possible as soon as there is an image and a name, and nothing is running or being installed."""
+        worker = self._host.logic.worker
+        if worker.held:
+            self.run.run.enabled = False
+        if worker.held or worker.occupied:
             return
         parameters = self._host.logic.parameters
         self.run.rest(ready=bool(parameters.images() and parameters.study.strip()))

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,9 @@ class WorkerProcess:
     program : The Python to start; by default Slicer's own, outside Slicer the running one.
     """
 
+    held = False
+    """Whether packages are being installed, in which no worker may load half of them; see `hold`."""
+
     def __init__(self, program: str | None = None) -> None:
         self._program = program or shutil.which("PythonSlicer") or sys.executable
         self._process: qt.QProcess | None = None
@@ -61,6 +64,18 @@ class WorkerProcess:
         self._occupied = ""
         self._cancelled: set[int] = set()
         self._grace = one_shot(self._end_if_still_there, CANCEL_GRACE_MS)
+        self._refused: list[int] = []
+        self._refusal = one_shot(self._refuse)
+
+    @classmethod
+    @contextlib.contextmanager
+    def hold(cls) -> Iterator[None]:
+        """While packages are installed: every job that is asked for, of whichever worker, ends with a sentence."""
+        cls.held = True
+        try:
+            yield
+        finally:
+            cls.held = False
 
     def occupy(self, what: str) -> None:
         """Keep the worker for one long piece of work, named in words; `release` gives it back.
@@ -109,6 +124,10 @@ class WorkerProcess:
         """Ask for a job of `RVQCLib.jobs`; returns its number. `done` is called once, whatever happens."""
         number, self._next = self._next, self._next + 1
         self._jobs[number] = _Job(progress, done)
+        if self.held:
+            self._refused.append(number)
+            self._refusal.start()  # not at once: who asks does not know the number yet
+            return number
         if self._process is None:
             self._start()
         self._send({"id": number, "job": job, **arguments})
@@ -130,6 +149,13 @@ class WorkerProcess:
             process.waitForFinished(1000)
             process.deleteLater()
         self._settle(Outcome("cancelled", message="The worker was stopped."))
+
+    def _refuse(self) -> None:
+        refused, self._refused = self._refused, []
+        for number in refused:
+            if number in self._jobs:
+                said = "Packages are being installed; wait until that has ended."
+                self._jobs.pop(number).done(Outcome("input", message=said))
 
     def _end_if_still_there(self) -> None:
         if self._cancelled & set(self._jobs):

@@ -8,6 +8,7 @@ from typing import Any
 import qt
 
 _UNKNOWN = "Not looked at yet."
+INSTALLING = "Installing; this can take minutes, in which Slicer may not answer."
 
 
 class SetupRow:
@@ -33,14 +34,14 @@ class SetupRow:
         self.install.visible = False
         self.missing: list[str] = []
 
-    def wait(self) -> None:
-        """Say that the worker is being asked."""
-        self.said.text = "Looking …"
-        self.check.enabled = False
+    def wait(self, said: str = "Looking …") -> None:
+        """Say what is going on; until `show` nothing else can be asked for."""
+        self.said.text = said
+        self.check.enabled = self.install.enabled = False
 
     def show(self, found: dict[str, Any] | None) -> None:
         """Show the answer of the job "check"; None where there was none."""
-        self.check.enabled = True
+        self.check.enabled = self.install.enabled = True
         self.missing = found["missing"] if found else []
         self.install.visible = bool(self.missing)
         self.said.text = describe(found) if found else _UNKNOWN

@@ -147,3 +147,47 @@ def test_a_torch_that_cannot_be_installed_is_said(
     widget.panel.setup.missing = ["torch"]
     widget.onInstall()
     assert "torch could not be installed" in widget.panel.message.text and asked == ["check"]
+
+
+def test_while_torch_is_installed_nothing_else_can_be_started(
+    widget: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slicer lives a moment at every line that pip prints, and takes clicks then."""
+    import qt
+
+    from RVQCLib.files import RVQCError
+    from RVQCSlicerLib import installer
+    from RVQCSlicerLib.process import WorkerProcess
+
+    study = load(widget, small_phantom("first"))
+    widget.logic.worker.stop()  # it was asked when the panel was opened
+    setup, run = widget.panel.setup, widget.panel.run.run
+    setup.show({"missing": ["torch"], "problems": ["torch is missing."], "bundle": None})
+    other, ends, during = WorkerProcess(), [], []
+
+    def install_torch(**how: Any) -> Any:
+        widget.onInstall()
+        widget.panel.refresh()
+        widget.onCheck()
+        other.submit("scan", {"folder": "x"}, done=ends.append)
+        with pytest.raises(RVQCError, match="Packages are being installed; wait until that has ended"):
+            widget.logic.runQC(saED=study.volumes["SA_ED"])
+        during.append((setup.said.text, [b.enabled for b in (setup.check, setup.install, run)]))
+        assert qt.QApplication.overrideCursor().shape() == qt.Qt.WaitCursor
+        assert not other.running and not widget.logic.worker.running
+        return object()
+
+    torch_utils = ModuleType("PyTorchUtils")
+    torch_utils.PyTorchUtilsLogic = lambda: SimpleNamespace(installTorch=install_torch)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", torch_utils)
+    monkeypatch.setattr(installer, "TORCH_NEEDS_GB", 0)
+    asked = []
+    monkeypatch.setattr(widget, "_on_checked", lambda outcome: asked.append(outcome.kind))
+    panel.click(setup.install)
+    assert during == [("Installing; this can take minutes, in which Slicer may not answer.", [False] * 3)]
+    assert [end.message for end in ends] == ["Packages are being installed; wait until that has ended."]
+    assert run.enabled and qt.QApplication.overrideCursor() is None and setup.said.text == "Looking …"
+    panel.wait(lambda: asked)
+    assert asked == ["result"] and widget.panel.message.text == ""
+    setup.show({"missing": ["torch"], "problems": ["torch is missing."], "bundle": None})
+    assert setup.check.enabled and setup.install.enabled
