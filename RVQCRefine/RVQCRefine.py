@@ -94,6 +94,11 @@ class RVQCRefineWidget(ScriptedLoadableModuleWidget):
 
     def onOpen(self) -> None:
         """Bring the dialog up, where it was left."""
+        from RVQCSlicerLib.installer import outdated
+
+        if said := outdated():
+            self.state.text = said
+            return
         if self.dialog is None:
             from RVQCRefineLib.dialog import RefineDialog
             from RVQCSlicerLib.process import WorkerProcess

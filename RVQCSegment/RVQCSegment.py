@@ -24,7 +24,7 @@ from slicer.util import VTKObservationMixin
 from RVQCLib.files import RVQCError
 from RVQCSlicerLib import review, self_test
 from RVQCSlicerLib.chosen_bundle import chosen_bundle
-from RVQCSlicerLib.installer import install
+from RVQCSlicerLib.installer import install, outdated
 from RVQCSlicerLib.loading import get_ready, load_study
 from RVQCSlicerLib.panel import Panel
 from RVQCSlicerLib.parameters import STACKS, Parameters
@@ -103,6 +103,8 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
         RVQCError
             A wrong input, or with `wait` a run that did not end well; one sentence.
         """
+        if said := outdated():
+            raise RVQCError(said)
         volumes = dict(zip(STACKS, (saED, saES, laED, laES), strict=True))
         cines = {view: cine for view, cine in (("SA", saCine), ("LA", laCine)) if cine is not None}
         request = Request(
@@ -153,6 +155,12 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = RVQCSegmentLogic()
         self.panel = Panel(self)
+        if said := outdated():
+            words = qt.QLabel(said)
+            words.objectName, words.wordWrap = "RVQCOutdated", True
+            self.layout.addWidget(words)
+            self.layout.addStretch(1)
+            return
         self.layout.addWidget(self.panel.widget)
         self.layout.addStretch(1)
         scene = slicer.mrmlScene
@@ -170,6 +178,8 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """The panel is opened."""
+        if outdated():
+            return
         self._open = True
         get_ready()
         self.panel.shortcuts.install()

@@ -13,10 +13,20 @@ import slicer
 
 from RVQCLib.files import RVQCError
 
+PYTHON = (3, 11)
+"""The oldest that can run RVQC; Slicer 5.8 has 3.9."""
 TORCH = ">=2.8"
 TORCH_NEEDS_GB = 6
 OWN = {"safetensors", "jinja2"}
 """Packages, by the name that is imported, that Resources/requirements.txt holds."""
+
+
+def outdated() -> str:
+    """That this application is too old for RVQC, in a sentence; "" where it is not."""
+    if sys.version_info >= PYTHON:
+        return ""
+    here, needed = (".".join(map(str, version[:2])) for version in (sys.version_info, PYTHON))
+    return f"RVQC needs Slicer 5.12 or later: this application has Python {here}, RVQC needs {needed}."
 
 
 def install(missing: list[str], requirements: str) -> None:

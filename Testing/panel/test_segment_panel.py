@@ -269,6 +269,31 @@ def test_the_module_is_reloaded(widget: Any, panel: Panel) -> None:
     assert again.panel.run.run.enabled and not again.logic.worker.occupied
 
 
+def test_an_application_that_is_too_old_is_told_so(widget: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer
+
+    from RVQCLib.files import RVQCError
+    from RVQCSlicerLib import installer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(installer, "PYTHON", (99, 0))
+        with pytest.raises(RVQCError, match=r"RVQC needs Slicer 5\.12 or later: this application has Python 3\.1"):
+            widget.logic.runQC()
+        slicer.util.reloadScriptedModule("RVQCSegment")
+        old = panel.open("RVQCSegment")
+        slicer.mrmlScene.Clear(0)
+        panel.turn()
+        words = slicer.util.findChild(old.parent, "RVQCOutdated")
+        assert words.visible and words.text == installer.outdated() and not old.panel.widget.isVisible()
+        assert not old.logic.worker.running
+        refine = panel.open("RVQCRefine")
+        panel.click(refine.open)
+        assert refine.state.text == installer.outdated() and refine.dialog is None
+    refine.state.text = ""
+    slicer.util.reloadScriptedModule("RVQCSegment")
+    assert panel.open("RVQCSegment").panel.widget.isVisible() and installer.outdated() == ""
+
+
 def test_the_console_call_waits_or_not(widget: Any, panel: Panel, tmp_path: Path) -> None:
     import slicer
 
