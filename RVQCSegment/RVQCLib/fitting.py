@@ -279,9 +279,18 @@ class _State:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a checkpoint says of itself, and its tensors, on the CPU.
+
+    Raises
+    ------
+    RVQCError
+        It is damaged, or no checkpoint.
+    """
     try:
         with safe_open(path, "pt") as stored:
-            return json.loads(stored.metadata()["state"]), {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            # Clones, because Windows does not replace a file of which tensors are views.
+            tensors = {key: stored.get_tensor(key).clone() for key in stored.keys()}  # noqa: SIM118
+            return json.loads(stored.metadata()["state"]), tensors
     except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise RVQCError(f"{path} is no whole checkpoint of RVQC ({error}); remove it to train anew.") from error
 

@@ -21,7 +21,16 @@ from RVQCLib import fitting
 from RVQCLib.augmentation import AugmentationConfig
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled, RVQCError
-from RVQCLib.fitting import RunConfig, Snapshot, build_like, keep_best, native_precision, train_network, validation_dice
+from RVQCLib.fitting import (
+    RunConfig,
+    Snapshot,
+    build_like,
+    keep_best,
+    native_precision,
+    read_checkpoint,
+    train_network,
+    validation_dice,
+)
 from RVQCLib.networks import build
 
 GENTLE = AugmentationConfig(
@@ -192,6 +201,16 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, spoil: Ca
     checkpoint.write_bytes(spoil(checkpoint.read_bytes()))
     with pytest.raises(RVQCError, match=f"{checkpoint} is no whole checkpoint.*remove it"):
         train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_that_was_read_can_be_replaced(tmp_path: Path) -> None:
+    """On Windows it could not while tensors are views of it."""
+    maps, checkpoint = Path("/proc/self/maps"), tmp_path / "c.safetensors"
+    if not maps.exists():
+        pytest.skip("only Linux tells what is mapped")
+    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+    meta, tensors = read_checkpoint(checkpoint)
+    assert meta["epoch"] == 1 and tensors and str(checkpoint) not in maps.read_text()
 
 
 def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
