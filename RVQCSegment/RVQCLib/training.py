@@ -5,64 +5,29 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from RVQCLib import __version__
 from RVQCLib.bundle import SCHEMA, Bundle, check_target, join_bundles, load_bundle, same_networks, write_bundle
 from RVQCLib.calibration import calibrate_bundle
-from RVQCLib.dataset import Example, load_examples, split, training_crop
+from RVQCLib.dataset import split
 from RVQCLib.files import RVQCError, read_json, same_settings, sha256, whole_folder, write_json
-from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision, train_network
+from RVQCLib.fitting import Report, RunConfig, Snapshot, native_precision
 from RVQCLib.inference import choose_device
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.networks import build, check_shapes
-from RVQCLib.parallel import end_with_parent
-from RVQCLib.slices import locator_crop
-from RVQCLib.stack import VIEWS
+from RVQCLib.runs import Job, do_all, lines_of
 from RVQCLib.study import StudySource, find_studies
 from RVQCLib.training_config import TrainingConfig
 
 log = logging.getLogger(__name__)
-
-
-def examples_for(
-    run: RunConfig, sources: Sequence[StudySource], config: TrainingConfig, *, train: bool, view: str = ""
-) -> list[Example]:
-    """The labelled stacks of `sources` as one run wants them: the whole field for the locator, else the heart.
-
-    Training examples of the heart come with a margin (``source_size``) so that augmentation can move the crop. They are
-    stacks of `view`, by default the one that is trained.
-    """
-    sampling, view = config.sampling, view or config.view
-    if run.task == "locator":
-        return load_examples(sources, view, lambda image, mask: locator_crop(image, sampling), sampling)
-    size = config.source_size if train else sampling.size
-    return load_examples(sources, view, lambda image, mask: training_crop(image, mask, sampling, size), sampling)
-
-
-def more_examples(run: RunConfig, sources: Sequence[StudySource], config: TrainingConfig) -> list[Example]:
-    """The labelled stacks of `sources`, which are only learnt from, of any view: blood, muscle and fat look alike in all.
-
-    R learns from those of its own view alone, because a mask that is right in another would be wrong in this one.
-    """
-    views = (config.view,) if run.task == "qc" else VIEWS
-    found = {view: [s for s in sources if any(labelled == view for labelled, _ in s.labels)] for view in views}
-    return [
-        example
-        for view, some in found.items()
-        if some
-        for example in examples_for(run, some, config, train=True, view=view)
-    ]
 
 
 def choose_candidates(kept: dict[str, list[Snapshot]], m_best: int) -> list[tuple[str, Snapshot]]:
@@ -71,82 +36,6 @@ def choose_candidates(kept: dict[str, list[Snapshot]], m_best: int) -> list[tupl
     rest = [(name, snapshot) for name, snapshots in kept.items() for snapshot in snapshots[1:]]
     ranked = sorted(first, key=lambda pair: -pair[1].score) + sorted(rest, key=lambda pair: -pair[1].score)
     return ranked[:m_best]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One run as a worker process gets it."""
-
-    name: str
-    run: RunConfig
-    config: TrainingConfig
-    train: tuple[StudySource, ...]
-    more: tuple[StudySource, ...]
-    validation: tuple[StudySource, ...]
-    work: Path
-    device: str
-    allow: tuple[str, ...]
-    threads: int
-    start: Path | None = None
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.work / f"{self.name}.safetensors"
-
-    @property
-    def log(self) -> Path:
-        return self.work / f"{self.name}.jsonl"
-
-
-def _do(job: _Job, report: Report = lambda event: None) -> list[Snapshot]:
-    """Train, or continue, one run; every epoch leaves a line in its log."""
-    torch.set_num_threads(job.threads)
-    train = examples_for(job.run, job.train, job.config, train=True)
-    train += more_examples(job.run, job.more, job.config)
-    validation = examples_for(job.run, job.validation, job.config, train=False)
-
-    def tell(event: dict[str, Any]) -> None:
-        event = {"run": job.name, **event}
-        with open(job.log, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(event) + "\n")
-        report(event)
-
-    return train_network(
-        job.run,
-        train,
-        validation,
-        checkpoint=job.checkpoint,
-        start=load_file(job.start) if job.start else None,
-        device=job.device,
-        allow=job.allow,
-        report=tell,
-    )
-
-
-def _do_all(jobs: Sequence[_Job], workers: int, report: Report) -> dict[str, list[Snapshot]]:
-    """Every run, in this process or in `workers` side by side whose logs are followed."""
-    if workers == 1:
-        return {job.name: _do(job, report) for job in jobs}
-    seen = {job.name: len(_lines(job.log)) for job in jobs}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        futures: dict[str, Future] = {job.name: pool.submit(_do, job) for job in jobs}
-        pending = set(futures.values())
-        while pending:
-            _, pending = wait(pending, timeout=1.0)
-            for job in jobs:
-                lines = _lines(job.log)
-                for line in lines[seen[job.name] :]:
-                    report(json.loads(line))
-                seen[job.name] = len(lines)
-    return {name: future.result() for name, future in futures.items()}
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a log that may not exist yet and may be growing."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
 
 
 @dataclass(frozen=True)
@@ -177,7 +66,7 @@ def train_bundle(
 
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
-    read here. `more` are folders of labelled studies of any view that are only learnt from (`more_examples`); those that
+    read here. `more` are folders of labelled studies of any view that are only learnt from (`runs.more_examples`); those that
     this training, or another view of `out` or `start`, keeps to validate or test are not. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
     `work`, where one training at a time is at work; calling again with the same arguments continues there, and leaves a
     finished bundle as it is, with a calibration that it got since.
@@ -223,7 +112,7 @@ def train_bundle(
     check_networks(config, allow)
     cores = os.cpu_count() or 1
     todo = [
-        _Job(
+        Job(
             name=run_name,
             run=replace(run, start=sha256(weights_of[run_name])) if start else run,
             config=config,
@@ -247,7 +136,7 @@ def train_bundle(
             )
             return read_json(Path(out) / "bundle.json")
         try:
-            kept = _do_all(todo, jobs, report)
+            kept = do_all(todo, jobs, report)
         except RVQCError:
             if not any(job.log.is_file() for job in todo):  # nothing was learnt: the corrected command may begin here
                 mark.unlink()
@@ -346,7 +235,7 @@ def _describe(
     config: TrainingConfig,
     parts: dict[str, list[str]],
     kept: dict[str, list[Snapshot]],
-    jobs: Sequence[_Job],
+    jobs: Sequence[Job],
     name: str,
     folders: Sequence[Path],
     terms: Terms,
@@ -383,7 +272,7 @@ def _describe(
         },
         "calibration": None,
         "caution": terms.caution,
-        "training_log": [json.loads(line) for job in jobs for line in _lines(job.log)],
+        "training_log": [json.loads(line) for job in jobs for line in lines_of(job.log)],
     }
     description = {
         "schema": SCHEMA,

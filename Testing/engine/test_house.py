@@ -60,6 +60,7 @@ ORDER = [
     *("phantom_variety", "phantom", "samples"),
     *(
         "training_config",
+        "runs",
         "training",
         "recipes",
         "guards",
@@ -98,6 +99,7 @@ TORCH_ROOMS = {
     "augmentation",
     "fitting",
     "training_config",
+    "runs",
     "training",
     "distributed",
     "styles",

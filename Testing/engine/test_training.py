@@ -23,9 +23,10 @@ from RVQCLib.fitting import Snapshot
 from RVQCLib.networks import NETWORKS
 from RVQCLib.phantom import phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
+from RVQCLib.runs import examples_for, more_examples
 from RVQCLib.slices import Sampling
 from RVQCLib.study import Study, find_studies
-from RVQCLib.training import Terms, TrainingConfig, choose_candidates, examples_for, more_examples, train_bundle
+from RVQCLib.training import Terms, TrainingConfig, choose_candidates, train_bundle
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -314,7 +315,7 @@ def test_a_training_that_an_older_rvqc_began_goes_on(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_do_all", stop)
+    monkeypatch.setattr(training, "do_all", stop)
     with pytest.raises(KeyboardInterrupt):
         train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu")
     mark = tmp_path / "bundle.training" / "training.json"
@@ -377,7 +378,7 @@ def test_auto_precision_is_decided_and_recorded(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "native_precision", lambda device: "bfloat16")
-    monkeypatch.setattr(training, "_do_all", stop)
+    monkeypatch.setattr(training, "do_all", stop)
     config = TrainingConfig(**{**vars(TINY), "precision": "auto"})
     with pytest.raises(KeyboardInterrupt):
         train_bundle(tiny_acdc, tmp_path / "bundle", config, device="cpu")
