@@ -67,7 +67,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state of a network that was kept: its mean validation Dice (per structure and over all) and its weights."""
+    """A state of a network that was kept: its mean validation Dice (per structure and over all) and its weights, on the CPU."""
 
     epoch: int
     score: float
@@ -102,7 +102,8 @@ def train_network(
     train, validation
         Examples; those of `train` may be larger than ``config.size``, which leaves room to move the crop.
     checkpoint
-        A safetensors file, rewritten whole after every epoch; an existing one of the same configuration is continued.
+        A safetensors file, rewritten whole after every epoch and there in the end, from which `read_snapshots` reads what is
+        returned here; an existing one of the same configuration is continued.
     start
         Weights to begin from instead of random ones. They count as the snapshot of epoch 0, so that a run never returns
         worse than it began.
@@ -152,6 +153,8 @@ def train_network(
                 "seconds_left": seconds * (config.epochs - state.epoch),
             }
         )
+    if not checkpoint.exists():  # a run of no epochs
+        state.save(checkpoint)
     return state.snapshots
 
 
@@ -230,7 +233,7 @@ class _State:
         model = build_like(self.model, self.average)
         dice = validation_dice(model, examples, self.config, device=self.device)
         score = float(np.mean(list(dice.values())))
-        weights = {name: value.clone() for name, value in self.average.items()}
+        weights = {name: value.to("cpu", copy=True) for name, value in self.average.items()}
         self.snapshots = keep_best(
             [*self.snapshots, Snapshot(self.epoch, score, dice, weights)], self.config.keep, self.config.spread
         )
@@ -265,10 +268,7 @@ class _State:
         self.epoch, self.updates = meta["epoch"], meta["updates"]
         self.model.load_state_dict(under(tensors, "model"))
         self.average = {k: v.to(self.device) for k, v in under(tensors, "average").items()}
-        self.snapshots = [
-            Snapshot(s["epoch"], s["score"], s["dice"], under(tensors, f"snapshot/{number}"))
-            for number, s in enumerate(meta["snapshots"])
-        ]
+        self.snapshots = _snapshots(meta, tensors)
         adam = self.optimizer.state_dict()
         adam["state"] = {}
         for key, value in under(tensors, "adam").items():
@@ -293,6 +293,24 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             return json.loads(stored.metadata()["state"]), tensors
     except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise RVQCError(f"{path} is no whole checkpoint of RVQC ({error}); remove it to train anew.") from error
+
+
+def read_snapshots(path: Path) -> list[Snapshot]:
+    """The snapshots that a run's checkpoint keeps, best first.
+
+    Raises
+    ------
+    RVQCError
+        It is damaged, or no checkpoint.
+    """
+    return _snapshots(*read_checkpoint(path))
+
+
+def _snapshots(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Snapshot]:
+    return [
+        Snapshot(s["epoch"], s["score"], s["dice"], under(tensors, f"snapshot/{number}"))
+        for number, s in enumerate(meta["snapshots"])
+    ]
 
 
 def random_states(device: str) -> dict[str, Tensor]:

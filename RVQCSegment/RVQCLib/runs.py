@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from RVQCLib.dataset import Example, load_examples, training_crop
-from RVQCLib.fitting import Report, RunConfig, Snapshot, train_network
+from RVQCLib.fitting import Report, RunConfig, Snapshot, read_snapshots, train_network
 from RVQCLib.parallel import end_with_parent
 from RVQCLib.slices import locator_crop
 from RVQCLib.stack import VIEWS
@@ -77,8 +77,8 @@ class Job:
         return self.work / f"{self.name}.jsonl"
 
 
-def _do(job: Job, report: Report = lambda event: None) -> list[Snapshot]:
-    """Train, or continue, one run; every epoch leaves a line in its log."""
+def _do(job: Job, report: Report = lambda event: None) -> None:
+    """Train, or continue, one run, which ends in its checkpoint; every epoch leaves a line in its log."""
     torch.set_num_threads(job.threads)
     train = examples_for(job.run, job.train, job.config, train=True)
     train += more_examples(job.run, job.more, job.config)
@@ -90,7 +90,7 @@ def _do(job: Job, report: Report = lambda event: None) -> list[Snapshot]:
             stream.write(json.dumps(event) + "\n")
         report(event)
 
-    return train_network(
+    train_network(
         job.run,
         train,
         validation,
@@ -103,13 +103,21 @@ def _do(job: Job, report: Report = lambda event: None) -> list[Snapshot]:
 
 
 def do_all(jobs: Sequence[Job], workers: int, report: Report) -> dict[str, list[Snapshot]]:
-    """Every run, in this process or in `workers` side by side whose logs are followed."""
+    """The snapshots of every run, made in this process or in `workers` side by side whose logs are followed."""
     if workers == 1:
-        return {job.name: _do(job, report) for job in jobs}
+        for job in jobs:
+            _do(job, report)
+    else:
+        _do_apart(jobs, workers, report)
+    # From the checkpoints, because tensors cannot outlive the process of a worker.
+    return {job.name: read_snapshots(job.checkpoint) for job in jobs}
+
+
+def _do_apart(jobs: Sequence[Job], workers: int, report: Report) -> None:
     seen = {job.name: len(lines_of(job.log)) for job in jobs}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        futures: dict[str, Future] = {job.name: pool.submit(_do, job) for job in jobs}
-        pending = set(futures.values())
+        futures = [pool.submit(_do, job) for job in jobs]
+        pending = set(futures)
         while pending:
             _, pending = wait(pending, timeout=1.0)
             for job in jobs:
@@ -117,7 +125,8 @@ def do_all(jobs: Sequence[Job], workers: int, report: Report) -> dict[str, list[
                 for line in lines[seen[job.name] :]:
                     report(json.loads(line))
                 seen[job.name] = len(lines)
-    return {name: future.result() for name, future in futures.items()}
+    for future in futures:
+        future.result()
 
 
 def lines_of(path: Path) -> list[str]:

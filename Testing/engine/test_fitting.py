@@ -28,6 +28,7 @@ from RVQCLib.fitting import (
     keep_best,
     native_precision,
     read_checkpoint,
+    read_snapshots,
     train_network,
     validation_dice,
 )
@@ -154,6 +155,14 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     written = checkpoint.read_bytes()
     again = train_network(run(), TRAIN, VALIDATION, checkpoint=checkpoint, cancelled=lambda: True)
     assert same(first, again) and checkpoint.read_bytes() == written
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_the_checkpoint_holds_what_is_returned(tmp_path: Path, epochs: int) -> None:
+    config, checkpoint = run(epochs=epochs, keep=2), tmp_path / "c.safetensors"
+    start = build(config.network, config.parameters).state_dict()
+    kept = train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint, start=start)
+    assert kept and same(kept, read_snapshots(checkpoint))
 
 
 def test_a_checkpoint_without_random_state_is_continued(tmp_path: Path) -> None:

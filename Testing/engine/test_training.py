@@ -239,6 +239,7 @@ def test_what_a_training_cannot_begin_from(tiny_acdc: Path, trained: Trained, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("few_open_files")
 def test_runs_side_by_side_and_without_the_test_part_make_the_same_bundle(
     tiny_acdc: Path, trained: Trained, tmp_path: Path
 ) -> None:
