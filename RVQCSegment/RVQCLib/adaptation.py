@@ -1,7 +1,8 @@
 """Refining one candidate: labelled and flagged slices in one summed step, a slow-moving teacher, the guards (Sec. 2.2).
 
-One loop serves every mode; `recipes.py` says how they differ. It is deterministic from its seed: every epoch draws from
-(seed, candidate, epoch), so a run that was killed continues from its checkpoint to the same end.
+One loop serves every mode; `recipes.py` says how they differ. Every epoch draws from (seed, candidate, epoch), so a run that
+was killed continues from its checkpoint as it would have gone on: on a CPU to the same end; on a GPU, where sums may come out
+in another order, nearly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fitting one network to labelled slices: a candidate M, the QC module R, or the locator (Sec. 2.2).
 
-One loop serves all three. It is deterministic from its seed: every epoch draws its randomness from (seed, epoch), so a
-run that was killed continues from its checkpoint to the same end.
+One loop serves all three. Every epoch draws its randomness from (seed, epoch), so a run that was killed continues from its
+checkpoint as it would have gone on: on a CPU to the same end, bit for bit; on a GPU sums may come out in another order.
 """
 
 from __future__ import annotations
