@@ -78,7 +78,9 @@ class Snapshot:
 def native_precision(device: str) -> str:
     """``bfloat16`` where the device computes in it natively, else ``float32``."""
     if device.startswith("cuda"):
-        return "bfloat16"
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "float32"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bfloat16" if device == "cpu" and supported() else "float32"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -376,9 +377,26 @@ def test_a_twin_shares_its_weights_and_leaves_the_model_alone() -> None:
 
 
 def test_native_precision() -> None:
-    assert native_precision("cuda") == native_precision("cuda:1") == "bfloat16"
     assert native_precision("mps") == "float32"
     assert native_precision("cpu") in ("bfloat16", "float32")
+
+
+def test_a_gpu_that_only_imitates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An A100 and a T4 in one machine, each asked for itself."""
+    current = ["cuda:0"]
+
+    @contextmanager
+    def device(name: str) -> Iterator[None]:
+        current.append(name)
+        yield
+        current.pop()
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or current[-1] != "cuda:1"
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert [native_precision(name) for name in ("cuda:0", "cuda:1")] == ["bfloat16", "float32"]
 
 
 def test_fewer_slices_than_a_batch_are_one_step(tmp_path: Path) -> None:
