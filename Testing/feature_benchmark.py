@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
-from RVQCLib.calibration import Rows, labelled_stacks, observe
+from RVQCLib.calibration import Pool, Rows, labelled_stacks, observe
 from RVQCLib.dataset import select_part
 from RVQCLib.features import STACK_FEATURES
 from RVQCLib.files import whole_file
@@ -92,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     bundle = load_bundle(args.bundle or shipped_bundle())
     sources = select_part(find_studies(args.data), {"SA": bundle.description["views"]["SA"]}, "validation")
-    _, _, rows = observe(labelled_stacks(sources, "SA"), bundle.models("SA", "cpu"), jobs=args.jobs)
+    _, _, rows = observe(labelled_stacks(sources, "SA"), Pool(bundle, "SA", "cpu"), jobs=args.jobs)
     with whole_file(args.out) as part:
         part.write_text("\n".join(table(rows, args.seed)) + "\n", encoding="utf-8")
 

@@ -65,6 +65,10 @@ class Bundle:
     allow: tuple[str, ...] = ()
     _models: dict[tuple[str, str], ViewModels] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process gets no networks but builds its own: tensors travel as open files, those of a GPU not at all."""
+        return {**vars(self), "_models": {}}
+
     @property
     def name(self) -> str:
         """The bundle's name."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from RVQCLib.basal import most_basal, without_rv
-from RVQCLib.bundle import ViewModels, load_bundle, replace_calibration
+from RVQCLib.bundle import Bundle, ViewModels, load_bundle, replace_calibration
 from RVQCLib.dataset import fingerprint_of, select_part
 from RVQCLib.features import SLICE_FEATURES, STACK_FEATURES, Features, features_of
 from RVQCLib.fence_tables import Clean, agreement_fences, slice_fences, stack_fences
@@ -43,6 +43,28 @@ FEW = 10
 """Studies below which a calibration says little of other patients: bounds and fences are shares of them."""
 DRAWS = 2
 """How often a stack is seen under every shift, at severities that take turns, and its mask with errors of every strength."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The networks of one view of a bundle on a device: with `latest` those of its refined pool, where it has one."""
+
+    bundle: Bundle
+    view: str
+    device: str
+    latest: bool = False
+
+    @property
+    def models(self) -> ViewModels:
+        """Built when a process first asks for them.
+
+        Raises
+        ------
+        BundleError
+            The bundle has no such view, or its weights do not fit its networks.
+        """
+        models = self.bundle.models(self.view, self.device)
+        return models.latest if self.latest else models
 
 
 @dataclass(frozen=True)
@@ -154,7 +176,8 @@ def calibrate_bundle(
     for view in views or bundle.views:
         if not views and view not in labelled and labelled & set(bundle.views):
             continue
-        models = bundle.models(view, device)
+        pool = Pool(bundle, view, device)
+        second = pool.models.refined is not None
         description = bundle.description["views"][view]
         sources = select_part(found, bundle.description["views"], part)  # who is kept from one view is kept from all
         seen = set(description.get("training", {}).get("split", {}).get("train", ()))
@@ -162,29 +185,28 @@ def calibrate_bundle(
         if 0 < (count := sum(any(v == view for v, _ in source.labels) for source in unseen)) < FEW:
             said = f"{view}: {count} labelled studies to calibrate on say little of other patients; give {FEW} or more."
             report({"event": "warning", "message": said})
-        result[view] = calibrate_view(unseen, view, models, jobs=jobs, report=report)
-        if models.refined is not None:
-            refined[view] = calibrate_view(unseen, view, models.refined, jobs=jobs, report=report)
+        result[view] = calibrate_view(unseen, pool, jobs=jobs, report=report)
+        if second:
+            refined[view] = calibrate_view(unseen, replace(pool, latest=True), jobs=jobs, report=report)
     replace_calibration(path, result, refined=refined)
     return result
 
 
 def calibrate_view(
     sources: Sequence[StudySource],
-    view: str,
-    models: ViewModels,
+    pool: Pool,
     *,
     jobs: int = 1,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """The calibration of one view as ``bundle.json`` stores it (without the hash of the networks).
+    """The calibration of one pool as ``bundle.json`` stores it (without the hash of the networks).
 
     `cancelled` is asked before every stack and every shifted version of it, with several jobs before every stack; when it
     says so, `Cancelled` is raised.
     """
-    pairs = labelled_stacks(sources, view)
-    clean, tables, rows = observe(pairs, models, jobs=jobs, report=report, cancelled=cancelled)
+    pairs = labelled_stacks(sources, pool.view)
+    clean, tables, rows = observe(pairs, pool, jobs=jobs, report=report, cancelled=cancelled)
     return {
         "n_stacks": len(pairs),
         "n_studies": len({study for study, _, _ in pairs}),
@@ -214,7 +236,7 @@ def labelled_stacks(sources: Sequence[StudySource], view: str) -> list[Labelled]
 
 def observe(
     pairs: Sequence[Labelled],
-    models: ViewModels,
+    pool: Pool,
     *,
     jobs: int = 1,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
@@ -223,12 +245,12 @@ def observe(
     """What fences need of the stacks as they are, the stacks' fences, and the rows of all their versions."""
     ask = cancelled if jobs <= 1 else None
     clean = []
-    for one in in_order(partial(_see, models=models, cancelled=ask), [image for _, image, _ in pairs], jobs):
+    for one in in_order(partial(_see, pool=pool, cancelled=ask), [image for _, image, _ in pairs], jobs):
         _go_on(cancelled)
         clean.append(one)
     tables, rows = stack_fences(clean), Rows()
     numbered = list(enumerate(pairs, start=1))
-    work = partial(_grade, models=models, tables=tables, cancelled=ask)
+    work = partial(_grade, pool=pool, tables=tables, cancelled=ask)
     for (done, (study, image, _)), more in zip(numbered, in_order(work, numbered, jobs), strict=True):
         _go_on(cancelled)
         rows.extend(more)
@@ -241,22 +263,22 @@ def _go_on(cancelled: Callable[[], bool] | None) -> None:
         raise Cancelled
 
 
-def _see(image: Stack, *, models: ViewModels, cancelled: Callable[[], bool] | None) -> Clean:
+def _see(image: Stack, *, pool: Pool, cancelled: Callable[[], bool] | None) -> Clean:
     """What fences need of a stack."""
     _go_on(cancelled)
-    return Clean.of(propose_stack(image, models))
+    return Clean.of(propose_stack(image, pool.models))
 
 
 def _grade(
     numbered: tuple[int, Labelled],
     *,
-    models: ViewModels,
+    pool: Pool,
     tables: dict[str, Any],
     cancelled: Callable[[], bool] | None,
 ) -> Rows:
     """The rows of one labelled stack: as it is, shifted, with errors in its mask, and at ES without the most basal slice of the
     RV."""
-    rows, (number, (study, image, truth)) = Rows(), numbered
+    rows, models, (number, (study, image, truth)) = Rows(), pool.models, numbered
     fence = Fences.from_json(tables[image.phase]["RV"])
     for version in (image, *_versions(study, image, number)):
         _go_on(cancelled)

@@ -7,20 +7,20 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Thing, Answer = TypeVar("Thing"), TypeVar("Answer")
 
 
 def in_order(work: Callable[[Thing], Answer], things: Iterable[Thing], jobs: int = 1) -> Iterator[Answer]:
     """The answers of `work` on every thing. With `jobs` > 1 in so many processes of one thread each, side by side, which
-    on a CPU is faster than one process of many threads; work, things and answers then travel between processes, which end
-    when this one is killed."""
+    on a CPU is faster than one process of many threads; things and answers then travel between processes, and once to each
+    of them the work, which may keep there what it builds. They end when this one is killed."""
     if jobs <= 1:
         yield from map(work, things)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        yield from pool.map(work, things)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (work,)) as pool:
+        yield from pool.map(_do, things)
 
 
 def side_by_side(work: Callable[[Thing], Answer], things: Sequence[Thing]) -> list[Answer]:
@@ -53,8 +53,17 @@ def end_with_parent() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _one_thread() -> None:
+_work: list[Callable[[Any], Any]] = []
+"""In a worker of `in_order`: what it does with every thing."""
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
     import torch
 
     end_with_parent()
     torch.set_num_threads(1)
+    _work[:] = [work]
+
+
+def _do(thing: Any) -> Any:
+    return _work[0](thing)

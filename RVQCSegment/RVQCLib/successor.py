@@ -10,7 +10,7 @@ from typing import Any
 
 from RVQCLib import __version__
 from RVQCLib.bundle import Bundle, entries, load_bundle, pools, replace_calibration, write_bundle
-from RVQCLib.calibration import calibrate_view
+from RVQCLib.calibration import Pool, calibrate_view
 from RVQCLib.domain import Domain
 from RVQCLib.files import read_json, write_json
 from RVQCLib.study import StudySource
@@ -115,9 +115,10 @@ def recalibrate(
     A calibration that is done lies in the folder `kept`, so that a killed run does it once.
     """
     for view, sources in guards.items():
-        models = load_bundle(draft, allow=allow).models(view, device)
+        bundle = load_bundle(draft, allow=allow)
         file = kept / f"calibration-{view}.json"
         if not file.exists():
-            write_json(file, calibrate_view(sources, view, models.latest, report=report, cancelled=cancelled))
-        found = {view: read_json(file)}
-        replace_calibration(draft, {} if models.refined else found, refined=found if models.refined else None)
+            pool = Pool(bundle, view, device, latest=True)
+            write_json(file, calibrate_view(sources, pool, report=report, cancelled=cancelled))
+        found, second = {view: read_json(file)}, "refined" in bundle.description["views"][view]
+        replace_calibration(draft, {} if second else found, refined=found if second else None)

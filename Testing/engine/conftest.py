@@ -114,6 +114,20 @@ def write_acdc(study: Study, folder: Path) -> None:
     (home / "Info.cfg").write_text(f"ED: 1\nES: 12\nGroup: {study.group}\nHeight: 170.0\nNbFrame: 30\nWeight: 70.0\n")
 
 
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    """This process may open 128 files at once, where the system can be told so; what travels as a file soon needs more."""
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 NAMES = [f"patient{number:03d}" for number in range(1, 6)]
 """The studies of the fixture `studies`."""
 

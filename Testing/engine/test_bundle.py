@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -429,6 +430,13 @@ def test_joining_again_replaces_a_view_and_its_terms(own_bundle: Path, tmp_path:
     assert views["SA"]["calibration"] is None and views["LA"]["calibration"]["fences"] == {}
     join_bundles(other, other, tmp_path / "one")
     assert load_bundle(tmp_path / "one").description["license"] == "CC0"
+
+
+def test_an_opened_bundle_travels_without_its_networks(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    bundle.models("SA", "cpu")
+    again = pickle.loads(pickle.dumps(bundle))
+    assert again == load_bundle(tiny_bundle) and again.models("SA", "cpu").names == bundle.models("SA", "cpu").names
 
 
 def test_nothing_else_than_bundles_is_joined(own_bundle: Path, tmp_path: Path) -> None:

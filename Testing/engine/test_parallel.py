@@ -31,6 +31,24 @@ def test_in_the_order_of_the_things(jobs: int) -> None:
     assert ({process for _, process in answers} == {os.getpid()}) == (jobs == 1)
 
 
+class Counter:
+    """Work that tells which process does it and how often it did."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, value: int) -> tuple[int, int]:
+        self.calls += 1
+        return os.getpid(), self.calls
+
+
+def test_work_travels_once_to_a_process() -> None:
+    answers = list(in_order(Counter(), range(6), 2))
+    for process in {process for process, _ in answers}:
+        own = [calls for one, calls in answers if one == process]
+        assert own == list(range(1, len(own) + 1))
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_comes_through(jobs: int) -> None:
     with pytest.raises(ValueError, match="-2 is negative"):

@@ -13,6 +13,7 @@ import pytest
 from conftest import write_tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import get_num_threads, set_num_threads
 
 from RVQCLib import qc_evaluation as qc
 from RVQCLib import qc_statistics as qs
@@ -197,8 +198,11 @@ def test_severities_are_checked() -> None:
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory, tiny_acdc: Path) -> Path:
-    path = write_tiny_bundle(tmp_path_factory.mktemp("qc") / "calibrated", views=("SA",))
+    """On one thread, as one of several processes would."""
+    path, threads = write_tiny_bundle(tmp_path_factory.mktemp("qc") / "calibrated", views=("SA",)), get_num_threads()
+    set_num_threads(1)
     calibrate_bundle(path, few(tiny_acdc, path.parent / "seen", 1, 3), part="all", device="cpu")
+    set_num_threads(threads)
     return path
 
 
@@ -208,6 +212,13 @@ def few(data: Path, folder: Path, first: int, last: int) -> Path:
     for number in range(first, last + 1):
         (folder / f"patient{number:03d}").symlink_to(data / f"patient{number:03d}")
     return folder
+
+
+@pytest.mark.usefixtures("few_open_files")
+def test_processes_calibrate_alike(calibrated: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    path = write_tiny_bundle(tmp_path / "own", views=("SA",))
+    calibrate_bundle(path, few(tiny_acdc, tmp_path / "seen", 1, 3), part="all", device="cpu", jobs=2)
+    assert (path / "bundle.json").read_bytes() == (calibrated / "bundle.json").read_bytes()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
