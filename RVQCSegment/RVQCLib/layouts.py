@@ -14,7 +14,7 @@ from pathlib import Path
 from RVQCLib.dicom import is_dicom, list_series
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, read_cine, read_image, read_mask
-from RVQCLib.stack import PHASES, VIEWS, Stack, Study
+from RVQCLib.stack import PHASES, VIEWS, Stack, Study, with_indices_of
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -57,7 +57,7 @@ class StudySource:
         Raises
         ------
         RVQCError
-            The study has problems, a file cannot be read, or a mask has not the shape of its image.
+            The study has problems, a file cannot be read, or a mask does not fit its image.
         """
         if self.problems:
             raise RVQCError(self.problems[0])
@@ -81,6 +81,7 @@ class StudySource:
             if mask.pixels.shape != image.pixels.shape:
                 sizes = " and ".join(" x ".join(map(str, stack.pixels.shape)) for stack in (mask, image))
                 raise RVQCError(f"{path} has not the shape of its image {image.source} ({sizes}); give the mask of it.")
+            mask = with_indices_of(mask, image)
             if view == "SA" and is_exchanged(mask.pixels):
                 wanted = "1 RV and 3 LV" if convention == "acdc" else "1 LV and 3 RV"
                 raise RVQCError(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from RVQCLib.files import RVQCError
+
 LABELS = {"LV": 1, "MYO": 2, "RV": 3}
 STRUCTURES = ("RV", "LV", "MYO")
 VIEWS = ("SA", "LA")
@@ -153,6 +155,36 @@ class Study:
             raise ValueError(f"Study {self.name} has no {view} cine.")
         chosen = (replace(frames[ed], phase="ED"), replace(frames[es], phase="ES"))
         return replace(self, stacks=(*(stack for stack in self.stacks if stack.view != view), *chosen))
+
+
+def with_indices_of(mask: Stack, image: Stack) -> Stack:
+    """The mask, its indices reversed where they grow the other way than those of its image in the same box of space.
+
+    Viewers show such a mask in its place, but pixel by pixel it would be compared mirrored. Only what is certain is done,
+    where all corners agree to half a voxel: data sets also have masks without geometry, or with another origin.
+
+    Raises
+    ------
+    RVQCError
+        Mask and image fill the same box with their axes in another order.
+    """
+    image_axes, mask_axes = (np.reshape(g.direction, (3, 3)) * g.spacing for g in (image.geometry, mask.geometry))
+    turn = np.linalg.solve(image_axes, mask_axes)  # of mask indices (column, row, slice) into the image's
+    shift = np.linalg.solve(image_axes, np.subtract(mask.geometry.origin, image.geometry.origin))
+    signs = np.round(turn)
+    if np.array_equal(signs, np.eye(3)) or np.abs([abs(signs).sum(0), abs(signs).sum(1)] - np.ones(3)).any():
+        return mask
+    last = np.array(image.pixels.shape[::-1]) - 1
+    corners = np.stack(np.meshgrid(*([0, size - 1] for size in mask.pixels.shape[::-1]), indexing="ij")).reshape(3, -1)
+    ends = np.where(signs.sum(1) < 0, last, 0)
+    if np.abs((turn - signs) @ corners + (shift - ends)[:, None]).max() >= 0.5:
+        return mask
+    if np.any(np.diag(signs) == 0):
+        raise RVQCError(
+            f"{mask.source} has its axes in another order than {image.source}; save it on its image's grid."
+        )
+    reversed_axes = [2 - axis for axis in range(3) if signs[axis, axis] < 0]
+    return replace(mask, pixels=np.flip(mask.pixels, reversed_axes).copy(), geometry=image.geometry)
 
 
 def _pick(stacks: tuple[Stack, ...], view: str, phase: str) -> Stack | None:

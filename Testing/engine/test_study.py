@@ -16,11 +16,13 @@ from RVQCLib import layouts, study
 from RVQCLib.files import RVQCError
 from RVQCLib.images import is_exchanged, read_mask, write_mask
 from RVQCLib.phantom import write_phantom
+from RVQCLib.stack import with_indices_of
 from RVQCLib.study import Geometry, Stack, Study, find_studies, read_study
 
 IMAGE = np.arange(2 * 4 * 5, dtype=np.int16).reshape(2, 4, 5)
 EXCHANGED = np.array([0, 3, 2, 1], np.uint8)
 LABELS = (np.arange(2 * 4 * 5) % 4).reshape(2, 4, 5).astype(np.uint8)
+UNEVEN = np.stack([LABELS[0], LABELS[0, ::-1]])  # other than itself with any axis reversed
 
 
 def put(path: Path, pixels: np.ndarray = IMAGE) -> Path:
@@ -359,6 +361,61 @@ def test_a_mask_of_another_shape(tmp_path):
     assert "2 x 3 x 5 and 2 x 4 x 5" in refused(
         r"002_SA_ES_gt\.nii\.gz has not the shape", study.read_study, folder, True
     )
+
+
+def put_turned(folder: Path, turn) -> Study:
+    """A study whose image is oblique and whose mask is that of `UNEVEN` after `turn`, read with its mask."""
+    image, mask = (sitk.GetImageFromArray(pixels) for pixels in (IMAGE, UNEVEN))
+    for one in (image, mask):
+        one.SetSpacing((1.5, 1.25, 10.0))
+        one.SetOrigin((-90.0, 30.5, 12.0))
+        one.SetDirection((0.6, 0.0, 0.8, 0.0, 1.0, 0.0, -0.8, 0.0, 0.6))
+    folder.mkdir()
+    sitk.WriteImage(image, str(folder / "a_SA_ED.nii.gz"))
+    sitk.WriteImage(turn(mask), str(folder / "a_SA_ED_gt.nii.gz"))
+    return study.read_study(folder, labels=True)
+
+
+@pytest.mark.parametrize("axes", [(True, False, False), (False, True, False), (False, False, True), (True, True, True)])
+def test_a_mask_saved_with_reversed_axes_is_turned_back(tmp_path, axes):
+    loaded = put_turned(tmp_path / "a", lambda mask: sitk.Flip(mask, axes))
+    raw = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / "a_SA_ED_gt.nii.gz")))
+    assert not np.array_equal(raw, UNEVEN), "the file holds the mask in other indices"
+    assert np.array_equal(loaded.labels[0].pixels, UNEVEN)
+    assert loaded.labels[0].geometry == loaded.stacks[0].geometry
+    write_mask(loaded.labels[0], tmp_path / "again.nii.gz")
+    assert affine_bytes(tmp_path / "again.nii.gz") == affine_bytes(tmp_path / "a" / "a_SA_ED.nii.gz")
+
+
+def moved(mask: sitk.Image, voxels: float) -> sitk.Image:
+    mask.SetOrigin(mask.TransformContinuousIndexToPhysicalPoint((voxels, 0.0, 0.0)))
+    return mask
+
+
+def without_geometry(mask: sitk.Image) -> sitk.Image:
+    return sitk.GetImageFromArray(sitk.GetArrayFromImage(mask))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda mask: moved(mask, 3.0),
+        lambda mask: moved(sitk.Flip(mask, (True, False, False)), 0.6),
+        without_geometry,
+    ],
+)
+def test_a_mask_whose_header_is_elsewhere_is_read_as_it_is(tmp_path, turn):
+    loaded = put_turned(tmp_path / "a", turn)
+    raw = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / "a_SA_ED_gt.nii.gz")))
+    assert np.array_equal(loaded.labels[0].pixels, raw)
+
+
+def test_a_mask_with_exchanged_axes_is_refused(tmp_path):
+    square = Stack(np.zeros((2, 4, 4), np.uint8), Geometry(), "SA", "ED", "mask")
+    exchanged = Stack(square.pixels, Geometry(direction=(0, 1, 0, 1, 0, 0, 0, 0, 1)), "SA", "ED", "turned")
+    refused("turned has its axes in another order than mask", with_indices_of, exchanged, square)
+    half = Stack(square.pixels, Geometry(spacing=(0.4, 1, 1)), "SA", "ED")
+    assert with_indices_of(half, square) is half
 
 
 def test_a_label_map_given_as_a_study(tmp_path):
