@@ -57,7 +57,8 @@ class StudySource:
         Raises
         ------
         RVQCError
-            The study has problems, a file cannot be read, or a mask does not fit its image.
+            The study has problems, a file cannot be read, or a mask does not fit its image or is of an unknown
+            frame of a cine.
         """
         if self.problems:
             raise RVQCError(self.problems[0])
@@ -75,9 +76,15 @@ class StudySource:
     def _masks(self, study: Study) -> Iterable[Stack]:
         convention = "acdc" if self.layout == "acdc" else "mnms2"
         for (view, phase), (path, _) in _entries(self.labels):
-            mask, image = read_mask(path, view=view, phase=phase, convention=convention), study.stack(view, phase)
+            image = study.stack(view, phase)
+            if image is None and any(cine[0].view == view for cine in study.cines):
+                raise RVQCError(
+                    f"{path} is a true mask, but the {view} images are a cine; give the frame that it is of as a file of its own "
+                    f"({study.name}_{view}_{phase or 'ED'}.nii.gz)."
+                )
             if image is None:
                 continue
+            mask = read_mask(path, view=view, phase=phase, convention=convention)
             if mask.pixels.shape != image.pixels.shape:
                 sizes = " and ".join(" x ".join(map(str, stack.pixels.shape)) for stack in (mask, image))
                 raise RVQCError(f"{path} has not the shape of its image {image.source} ({sizes}); give the mask of it.")

@@ -418,6 +418,19 @@ def test_a_mask_with_exchanged_axes_is_refused(tmp_path):
     assert with_indices_of(half, square) is half
 
 
+def test_masks_of_a_cine_want_the_frames_that_they_are_of(tmp_path):
+    folder = put_mnms2(tmp_path, "001")
+    assert names(study.read_study(folder, labels=True).labels) == ["SA_ED", "SA_ES", "LA_ED", "LA_ES"]
+    for phase in ("ED", "ES"):
+        (folder / f"001_SA_{phase}.nii.gz").unlink()
+    assert names(study.read_study(folder).cines[0]) == ["SA"] * 3
+    sentence = refused(r"001_SA_ED_gt\.nii\.gz is a true mask", study.read_study, folder, True)
+    assert "the SA images are a cine; give the frame" in sentence and "(001_SA_ED.nii.gz)" in sentence
+    for phase in ("ED", "ES"):
+        (folder / f"001_SA_{phase}_gt.nii.gz").unlink()
+    assert names(study.read_study(folder, labels=True).labels) == ["LA_ED", "LA_ES"]
+
+
 def test_a_label_map_given_as_a_study(tmp_path):
     refused(r"a_SA_ED\.nii\.gz is a label map", study.read_study, put(tmp_path / "a_SA_ED.nii.gz", LABELS))
 
