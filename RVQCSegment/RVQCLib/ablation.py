@@ -17,7 +17,7 @@ import numpy as np
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part
 from RVQCLib.evaluation import MEASURES, compare, interval, write_csv
-from RVQCLib.files import RVQCError, check_output, whole_folder, write_json
+from RVQCLib.files import RVQCError, check_apart, check_output, whole_folder, write_json
 from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
 from RVQCLib.layouts import StudySource
 from RVQCLib.parallel import in_order
@@ -61,8 +61,9 @@ def ablation(
     Raises
     ------
     RVQCError
-        No stack of `data` has a true mask, or a bundle is not calibrated.
+        No stack of `data` has a true mask, a bundle is not calibrated, or `out` lies in `data`.
     """
+    check_apart(out, data)
     check_output(out, OUTPUTS, "an ablation")
     device = choose_device(device)
     bundles = [load_bundle(path, allow=allow) for path in (bundle_path, refined) if path is not None]

@@ -16,7 +16,7 @@ from RVQCLib import __version__
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort_files import CohortFiles, fences_of, study_verdict
 from RVQCLib.cohort_table import append_rows, edited_words, read_table, table_rows
-from RVQCLib.files import Cancelled, RVQCError, check_folder
+from RVQCLib.files import Cancelled, RVQCError, check_apart, check_folder
 from RVQCLib.layouts import StudySource
 from RVQCLib.locks import sole_part
 from RVQCLib.manifest import JOURNALS, Journal, read_run, settings_hash
@@ -139,10 +139,7 @@ def segment_cohort(
 
 
 def _check(folder: Path, out: Path, jobs: int, part: tuple[int, int]) -> None:
-    if out == folder or out.is_relative_to(folder):
-        raise RVQCError(
-            f"{out} lies in the folder of the studies, so its masks would be taken for studies; name another."
-        )
+    check_apart(out, folder)
     check_folder(out)
     if jobs < 1:
         raise RVQCError(f"{jobs} processes cannot do a batch; give 1 or more.")

@@ -16,7 +16,7 @@ from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part, unseen_groups
 from RVQCLib.drawing import data_uri
 from RVQCLib.failures import Failure, picture, worst, write_failures
-from RVQCLib.files import RVQCError, check_output, whole_folder, write_json
+from RVQCLib.files import RVQCError, check_apart, check_output, whole_folder, write_json
 from RVQCLib.inference import choose_device
 from RVQCLib.layouts import StudySource
 from RVQCLib.metrics import dice, hausdorff
@@ -80,6 +80,7 @@ def evaluate(
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
     """
+    check_apart(out, data)
     check_output(out, OUTPUTS, "an evaluation")
     severities = check_severities(severities)
     device = choose_device(device)

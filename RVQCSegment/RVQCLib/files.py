@@ -104,6 +104,20 @@ def check_output(out: str | os.PathLike, names: Collection[str], what: str) -> N
         raise RVQCError(f"{out} holds other things than {what} ({other[0]}), so it is not replaced; name a new folder.")
 
 
+def check_apart(out: str | os.PathLike, data: str | os.PathLike) -> None:
+    """Refuse an output in the folder of the studies, where the next search for studies would come upon it.
+
+    Raises
+    ------
+    RVQCError
+        `out` is `data` or lies in it.
+    """
+    if Path(out).resolve().is_relative_to(Path(data).resolve()):
+        raise RVQCError(
+            f"{out} lies in the folder of the studies, so what it holds would be taken for studies; name another."
+        )
+
+
 def append_line(path: str | os.PathLike, line: str) -> int:
     """Add `line` and its end to a file that only grows; it is on the disk when this returns, and nobody's line is touched.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from RVQCLib.files import RVQCError, whole_file
+from RVQCLib.files import RVQCError, check_apart, whole_file
 from RVQCLib.stack import LABELS, PHASES, Geometry, Stack
 from RVQCLib.study import find_studies, write_mask
 
@@ -172,8 +172,7 @@ def write_four_chamber(
     """
     if planes < 1:
         raise RVQCError(f"{planes} planes cannot be cut; give 1 or more.")
-    if Path(out).resolve().is_relative_to(Path(data).resolve()):
-        raise RVQCError(f"{out} lies in the folder of the studies, and would replace their images; name another.")
+    check_apart(out, data)
     folders = []
     for source in find_studies(data):
         study = source.load(labels=True)

@@ -246,8 +246,9 @@ def test_what_is_done_is_not_done_again(
     assert (out / "submission.zip").read_bytes() == (done[0] / "submission.zip").read_bytes()
     with pytest.raises(RVQCError, match="holds the results of other options or of other studies"):
         run_mms2(folder, out, replace(TINY, rv_label=1), device="cpu")
+    (out / "mms2.json").unlink()
     with pytest.raises(RVQCError, match="holds something else than this recipe's results"):
-        run_mms2(folder, folder, TINY, device="cpu")
+        run_mms2(folder, out, TINY, device="cpu")
 
 
 def test_without_true_masks_there_is_an_entry_and_no_table(

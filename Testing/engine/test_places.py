@@ -60,6 +60,29 @@ def test_an_evaluation_replaces_no_study(data: Path, capsys: pytest.CaptureFixtu
     assert content(data) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "data", "-o", "data/ev"],
+        ["ablation", "data", "-o", "data/ev"],
+        ["batch", "data", "-o", "data/ev"],
+        ["train", "data", "--view", "SA", "--out", "data/ev"],
+        ["train", "data", "--view", "SA", "--out", "ev", "--work", "data/work"],
+        ["refine", "data", "--out", "data/ev"],
+        ["mms2", "data", "-o", "data/ev"],
+    ],
+    ids=" ".join,
+)
+def test_no_result_among_the_studies(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(data.parent)
+    before = content(data.parent)
+    assert main(words) == BAD_INPUT
+    assert "lies in the folder of the studies" in capsys.readouterr().err
+    assert content(data.parent) == before
+
+
 def test_a_result_never_comes_in_the_place_of_its_images(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,10 +104,11 @@ def test_a_result_never_comes_in_the_place_of_its_images(
 
 def test_synthetic_images_replace_no_study(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(data)
-    for command in (["phantom", str(data), "-n", "1"], ["reformat", str(data), str(data)]):
-        assert main(command) == BAD_INPUT
-        assert "would replace" in capsys.readouterr().err
-    assert main(["reformat", str(data), str(data / "001" / "new")]) == BAD_INPUT
+    assert main(["phantom", str(data), "-n", "1"]) == BAD_INPUT
+    assert "would replace" in capsys.readouterr().err
+    for out in (data, data / "001" / "new"):
+        assert main(["reformat", str(data), str(out)]) == BAD_INPUT
+        assert "lies in the folder of the studies" in capsys.readouterr().err
     assert content(data) == before
 
 

@@ -14,6 +14,7 @@ from RVQCLib.commands.common import (
     precision_option,
     say,
 )
+from RVQCLib.files import check_apart
 
 
 def add(commands: Any) -> None:
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         precision=args.precision,
         recalibrate=not args.no_calibration,
     )
+    for out in filter(None, (args.out, args.work)):
+        check_apart(out, args.unlabelled)
     progress = Progress()
     if not args.labelled and config.recipe.supervised:
         progress({"event": "warning", "message": "No labelled data: L_SUP is missing, only agreement guards."})

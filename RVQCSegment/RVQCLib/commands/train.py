@@ -14,7 +14,7 @@ from RVQCLib.commands.common import (
     network_parameters,
     say,
 )
-from RVQCLib.files import RVQCError
+from RVQCLib.files import RVQCError, check_apart
 
 
 def add(commands: Any) -> None:
@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     check_field(args)
     _check_shares(args)
+    for out in filter(None, (args.out, args.work)):
+        check_apart(out, args.data)
     config = TrainingConfig(
         view=args.view,
         networks=tuple(args.network),
