@@ -18,6 +18,7 @@ from RVQCLib.files import RVQCError, whole_file
 from RVQCLib.images import read_mask, write_mask
 from RVQCLib.stack import LABELS, PHASES, VIEWS
 from RVQCLib.study import StudySource, find_studies
+from RVQCLib.subjects import find_subject
 
 DISEASES = {
     "NOR": "Normal",
@@ -98,10 +99,8 @@ def _check_known(source: StudySource, folder: Path) -> None:
             "give the challenge's folder."
         )
     if not source.group:
-        raise RVQCError(
-            f"No disease of study {source.name} is known; put dataset_information.csv, with its SUBJECT_CODE and DISEASE, "
-            f"into {folder} or beside it."
-        )
+        image = next(iter(source.images.values()))
+        raise RVQCError(find_subject((image[0] if isinstance(image, tuple) else image).parent, source.name).problem)
 
 
 def _check_labelled(source: StudySource, training: int) -> None:

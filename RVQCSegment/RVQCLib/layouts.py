@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import logging
 import os
 import re
 from collections import defaultdict
@@ -15,8 +13,8 @@ from RVQCLib.dicom import is_dicom, list_series
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, read_cine, read_image, read_mask
 from RVQCLib.stack import PHASES, VIEWS, Stack, Study, with_indices_of
+from RVQCLib.subjects import Subject, find_subject
 
-log = logging.getLogger(__name__)
 Key = tuple[str, str]
 Entry = Path | tuple[Path, int]
 _VIEW_WORDS = {"sa": "SA", "sax": "SA", "la": "LA", "lax": "LA", "4ch": "LA"}
@@ -303,10 +301,10 @@ def _group(folder: Path, name: str, files: list[_File]) -> StudySource:
             )
         kind.setdefault(key, file.path)
     problems += _gaps(folder, name, images, mnms2) if images or not problems else []
-    group, vendor = _dataset_information(folder) if mnms2 else ("", "")
+    subject = find_subject(folder, name) if mnms2 else Subject()
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
     layout = "mnms2" if mnms2 else "plain" if any(phase for _, phase in images) else "cine"
-    return StudySource(name, images, dict(_ordered(labels)), group, vendor, layout, tuple(problems))
+    return StudySource(name, images, dict(_ordered(labels)), subject.disease, subject.vendor, layout, tuple(problems))
 
 
 def _ordered(files: dict[Key, Path]) -> list[tuple[Key, Path]]:
@@ -327,24 +325,6 @@ def _gaps(folder: Path, name: str, images: dict[Key, Path], mnms2: bool) -> list
                 if phase not in has
             ]
     return problems
-
-
-def _dataset_information(folder: Path) -> tuple[str, str]:
-    """Disease and vendor from dataset_information.csv beside the studies' folders, or one folder higher."""
-    above = Path(os.path.abspath(folder)).parent
-    table = next(
-        (t for t in (above / "dataset_information.csv", above.parent / "dataset_information.csv") if t.is_file()), None
-    )
-    if table is None or not _name(folder).isdigit():
-        return "", ""
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as stream:
-            for row in csv.DictReader(stream):
-                if (row.get("SUBJECT_CODE") or "").strip().lstrip("0") == _name(folder).lstrip("0"):
-                    return (row.get("DISEASE") or "").strip(), (row.get("VENDOR") or "").strip()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        log.warning("%s cannot be read (%s); disease and vendor stay unknown", table, error)
-    return "", ""
 
 
 # DICOM ----------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ ORDER = [
         "nifti",
         "dicom",
         "images",
+        "subjects",
         "layouts",
         "study",
         "orientation",

@@ -93,7 +93,18 @@ def _no_table(home: Path) -> str:
 def _not_in_the_table(home: Path) -> str:
     table = home / "dataset_information.csv"
     table.write_text("".join(line for line in table.read_text().splitlines(True) if not line.startswith("009")))
-    return "No disease of study 009 is known"
+    return r"dataset_information\.csv has no line of study 009, so its disease is not known; add it\.$"
+
+
+def _no_column(home: Path) -> str:
+    table = home / "dataset_information.csv"
+    table.write_text(table.read_text().replace("DISEASE", "GROUP"))
+    return r"dataset_information\.csv has no column DISEASE in its first line"
+
+
+def _no_disease(home: Path) -> str:
+    (home / "dataset_information.csv").write_text("SUBJECT_CODE,DISEASE\n1,\n")
+    return r"dataset_information\.csv names no disease of study 001; add it\.$"
 
 
 def _no_label(home: Path) -> str:
@@ -125,7 +136,18 @@ def _training_only(home: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_no_table, _not_in_the_table, _no_label, _no_view, _no_image, _another_layout, _training_only]
+    "spoil",
+    [
+        _no_table,
+        _not_in_the_table,
+        _no_column,
+        _no_disease,
+        _no_label,
+        _no_view,
+        _no_image,
+        _another_layout,
+        _training_only,
+    ],
 )
 def test_what_is_not_the_challenge_is_refused_in_one_sentence(
     spoil, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -247,6 +247,25 @@ def test_mnms2_table_one_folder_higher_missing_or_broken(tmp_path):
     assert study.find_studies(tmp_path)[0].group == ""
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "SUBJECT_CODE;DISEASE;VENDOR\r\n1;NOR;GE\r\n2;TRI;SIEMENS\r\n",
+        "subject_code\tdisease\tvendor\n2.0\tTRI\tSIEMENS\n",
+        "Subject_Code, Disease , Vendor\n002, TRI, SIEMENS \n",
+        'SUBJECT_CODE,VENDOR,"DISEASE"\n\n"2","SIEMENS","TRI"\n',
+        "\ufeffSUBJECT_CODE;DISEASE;VENDOR;SCANNER\n1\n 2 ;TRI;SIEMENS;Prisma, 3 T\n",
+        "SUBJECT_CODE;DISEASE;VENDOR;NOTE\n2;TRI;SIEMENS;für später\n".encode("cp1252"),
+    ],
+)
+def test_mnms2_table_as_a_spreadsheet_leaves_it(tmp_path, content):
+    put_mnms2(tmp_path, "002")
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "dataset_information.csv").write_bytes(content)
+    (source,) = study.find_studies(tmp_path)
+    assert (source.group, source.vendor) == ("TRI", "SIEMENS")
+
+
 @pytest.mark.parametrize("phase", ["ED", "ES"])
 def test_mnms2_without_a_phase(tmp_path, phase):
     folder = put_mnms2(tmp_path, "002", without=(f"002_LA_{phase}.nii.gz",))
