@@ -12,19 +12,12 @@ from pathlib import Path
 from RVQCLib.dicom import is_dicom, list_series
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, read_cine, read_image, read_mask
+from RVQCLib.names import Name, other_view, read_name
 from RVQCLib.stack import PHASES, VIEWS, Stack, Study, with_indices_of
 from RVQCLib.subjects import Subject, find_subject
 
 Key = tuple[str, str]
 Entry = Path | tuple[Path, int]
-_VIEW_WORDS = {"sa": "SA", "sax": "SA", "la": "LA", "lax": "LA", "4ch": "LA"}
-_OTHER_VIEW = re.compile(
-    r"(?<![a-z0-9])(?:(?:2|3|two|three)[ _-]*(?:ch|chamber|chmb)|lvot|rvot)(?![a-z0-9])", re.IGNORECASE
-)
-"""Long-axis views that no network here knows: a two-chamber image segmented as four chambers would look like a result."""
-_PHASE_WORDS = {"ed": "ED", "es": "ES"}
-_LABEL_WORDS = {"gt", "mask", "label", "labels", "seg"}
-_CINE_WORDS = {"cine", "4d"}
 _ACDC = re.compile(r"(.+)_(?:frame(\d+)|(4d))(_gt)?", re.IGNORECASE)
 _MNMS2 = re.compile(r"(\d+)_(SA|LA)_(ED|ES|CINE)(_gt)?", re.IGNORECASE)
 
@@ -145,9 +138,9 @@ def one_file(path: Path) -> StudySource:
         if images:
             labels = {key: entry for key, entry in study.labels.items() if key in images}
             return replace(study, images=images, labels=labels, problems=())
-    file = _classify(path)
-    view, phase = _settle(file)
-    return StudySource(file.study or _stem(path), {(view, phase): path}, layout="file" if phase else "cine")
+    name = read_name(_stem(path))
+    view, phase = _settle(path, name)
+    return StudySource(name.study or _stem(path), {(view, phase): path}, layout="file" if phase else "cine")
 
 
 def mixed(folder: Path, studies: list[StudySource]) -> StudySource:
@@ -217,89 +210,54 @@ def _info(folder: Path) -> dict[str, str]:
 # M&Ms-2 and plain folders ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    study: str
-    view: str
-    phase: str
-    label: bool
-    cine: bool
-
-
-def _classify(path: Path) -> _File:
-    """What the words of a file's name say; what is left of the name is the study."""
-    view = phase = study = ""
-    label = cine = False
-    for gap, word in re.findall(r"([\W_]*)([^\W_]+)", _stem(path)):
-        small = word.lower()
-        if small in _VIEW_WORDS:
-            view = _VIEW_WORDS[small]
-        elif small in _PHASE_WORDS:
-            phase = _PHASE_WORDS[small]
-        elif small in _LABEL_WORDS:
-            label = True
-        elif small in _CINE_WORDS:
-            cine = True
-        else:
-            study += gap + word if study else word
-    return _File(path, study, view, phase, label, cine)
-
-
-def _settle(file: _File) -> Key:
+def _settle(path: Path, name: Name) -> Key:
     """View and phase, with the file's header where the name leaves something open; the phase of a cine is "".
 
     Raises
     ------
     RVQCError
-        The name says another view, or the header cannot be read.
+        The name says another view or two at once, or the header cannot be read.
     """
-    if said := _other_view(file.path, _stem(file.path)):
-        raise RVQCError(said)
-    cine, slices = file.cine, 2
-    if not (file.view and (file.phase or file.cine)):
-        cine, slices = _size(file.path)
-    return file.view or ("SA" if slices > 1 else "LA"), file.phase or ("" if cine else "ED")
+    if other := other_view(_stem(path)):
+        raise RVQCError(_unknown_view(path, other))
+    if name.doubt:
+        raise RVQCError(f"{path} says {name.doubt} in its name, and which is meant is not clear; rename it.")
+    cine, slices = name.cine, 2
+    if not (name.view and (name.phase or name.cine)):
+        cine, slices = _size(path)
+    return name.view or ("SA" if slices > 1 else "LA"), name.phase or ("" if cine else "ED")
 
 
-def _other_view(path: Path, name: str) -> str:
-    """What is wrong with an image whose name says that it is of a view which RVQC does not segment; "" for others."""
-    found = _OTHER_VIEW.search(name)
-    if found is None:
-        return ""
-    return (
-        f"{path} is named as another view ({found[0]}); RVQC segments short-axis and four-chamber images, give these."
-    )
+def _unknown_view(path: Path, words: str) -> str:
+    return f"{path} is named as another view ({words}); RVQC segments short-axis and four-chamber images, give these."
 
 
 def _plain(folder: Path, images: list[Path]) -> list[StudySource]:
     """Files grouped by what their names say beside view and phase."""
-    groups: dict[str, list[_File]] = defaultdict(list)
+    groups: dict[str, dict[Path, Name]] = defaultdict(dict)
     for path in images:
-        file = _classify(path)
-        groups[file.study].append(file)
+        name = read_name(_stem(path))
+        groups[name.study][path] = name
     # A name that says nothing but view and phase belongs to the folder's study.
     return [_group(folder, study or _name(folder), files) for study, files in sorted(groups.items())]
 
 
-def _group(folder: Path, name: str, files: list[_File]) -> StudySource:
-    mnms2 = all(_MNMS2.fullmatch(_stem(file.path)) for file in files)
+def _group(folder: Path, name: str, files: dict[Path, Name]) -> StudySource:
+    mnms2 = all(_MNMS2.fullmatch(_stem(path)) for path in files)
     images: dict[Key, Path] = {}
     labels: dict[Key, Path] = {}
     problems: list[str] = []
-    for file in files:
+    for path, said in files.items():
         try:
-            key = _settle(file)
+            key = _settle(path, said)
         except RVQCError as error:
             problems.append(str(error))
             continue
-        kind = labels if file.label else images
+        kind = labels if said.label else images
         if key in kind:
             twice = "_".join(filter(None, key))
-            problems.append(
-                f"{kind[key]} and {file.path.name} both look like {twice}; say SA or LA, ED or ES in names."
-            )
-        kind.setdefault(key, file.path)
+            problems.append(f"{kind[key]} and {path.name} both look like {twice}; say SA or LA, ED or ES in names.")
+        kind.setdefault(key, path)
     problems += _gaps(folder, name, images, mnms2) if images or not problems else []
     subject = find_subject(folder, name) if mnms2 else Subject()
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
@@ -342,11 +300,17 @@ def _dicom(folder: Path) -> StudySource:
     problems = []
     try:
         series = list_series(folder)
-        known = [one for one in series if not _OTHER_VIEW.search(one[1])]
+        known = [one for one in series if not other_view(one[1])]
         if series and not known:
-            return StudySource(_name(folder), layout="dicom", problems=(_other_view(*series[0]),))
+            path, description = series[0]
+            return StudySource(_name(folder), layout="dicom", problems=(_unknown_view(path, other_view(description)),))
         for path, description in known:
-            words = _classify(Path(f"{description}.nii"))
+            words = read_name(description)
+            if words.doubt:
+                problems.append(
+                    f"{path} is of a series that says {words.doubt} in its description; leave out what is not meant."
+                )
+                continue
             cine, slices = _size(path)
             key = (words.view or ("SA" if slices > 1 else "LA"), words.phase or ("" if cine else "ED"))
             if key in images:

@@ -18,6 +18,7 @@ ORDER = [
         "files",
         "locks",
         "stack",
+        "names",
         "nifti",
         "dicom",
         "images",

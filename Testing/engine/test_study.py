@@ -12,9 +12,10 @@ import pytest
 import SimpleITK as sitk
 from test_images import affine_bytes, write_dicom
 
-from RVQCLib import layouts, study
+from RVQCLib import study
 from RVQCLib.files import RVQCError
 from RVQCLib.images import is_exchanged, read_mask, write_mask
+from RVQCLib.names import other_view, read_name
 from RVQCLib.phantom import write_phantom
 from RVQCLib.stack import with_indices_of
 from RVQCLib.study import Geometry, Stack, Study, find_studies, read_study
@@ -310,6 +311,49 @@ def test_a_flat_folder_holds_a_study_a_name(tmp_path):
     refused("mixes the files of 4 studies", study.read_study, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("SA_ED_Maria_de_la_Cruz", "Maria_de_la_Cruz SA ED"),
+        ("Maria_de_la_Cruz_SA_ED_gt", "Maria_de_la_Cruz SA ED"),
+        ("Maria_de_la_Cruz_LA_ED", "Maria_de_la_Cruz LA ED"),
+        ("Maria de la Cruz SA", "Maria de la Cruz SA "),
+        ("SA_Maria_de_la_Cruz_1_gt", "Maria_de_la_Cruz_1 SA "),
+        ("Joao_Sa_LA_ES", "Joao_Sa LA ES"),
+        ("Ed-Smith-SA-ES", "Ed-Smith SA ES"),
+        ("x_SA_ES_Ed", "x_Ed SA ES"),
+        ("ES_001_SA", "001 SA ES"),
+        ("SA_ED_sax", " SA ED"),
+        ("Anna short axis ED", "Anna SA ED"),
+        ("anna-short-axis_es", "anna SA ES"),
+        ("Anna_LAX_4-chamber_ED", "Anna LA ED"),
+        ("Anna_la_4ch_cine", "Anna LA "),
+        ("Joao_Sa_SA_ES", "Joao_Sa SA ES"),
+        ("four chamber long axis", " LA "),
+        ("p4ch_x", "p4ch_x  "),
+        ("shortaxisx_fourchambers", "shortaxisx_fourchambers  "),
+        ("SA_Anna_LA", "Anna  "),
+        ("Ed_SA_ES", " SA "),
+        ("Jose\u0301_SA_ED", "Jos\u00e9 SA ED"),
+        ("q\u0301_SA", "q\u0301 SA "),
+    ],
+)
+def test_words_of_names(name, said):
+    found = read_name(name)
+    assert f"{found.study} {found.view} {found.phase}" == said
+    assert found.label == ("gt" in name)
+    assert found.doubt == {"SA_Anna_LA": "LA and SA", "Ed_SA_ES": "ED and ES"}.get(name, "")
+
+
+def test_a_name_of_two_views_is_a_problem_of_its_study(tmp_path):
+    put(tmp_path / "a" / "SA_Anna_ED.nii.gz")
+    path = put(tmp_path / "a" / "SA_Anna_LA.nii.gz")
+    sentence = refused("which is meant is not clear; rename it", study.read_study, path)
+    assert sentence.startswith(f"{path} says LA and SA in its name")
+    (found,) = study.find_studies(tmp_path)
+    assert (found.name, found.problems[0]) == ("a", sentence)
+
+
 def test_a_folder_a_study_is_named_by_the_folder(tmp_path):
     for name in ("b", "a"):
         put(tmp_path / name / "SA_ED.nii.gz")
@@ -508,7 +552,7 @@ def test_two_and_three_chamber_views_are_not_taken_for_four_chambers(tmp_path):
     assert len(source.problems) == 1 and source.problems[0].startswith(f"{file} is named as another view (2ch)")
     refused("another view", study.read_study, file)
     for name in ("patient2chen_SA_ED", "p12ch_x", "x_4ch"):
-        assert layouts._other_view("", name) == ""
+        assert other_view(name) == ""
 
 
 def test_exchanged_labels_are_refused(tmp_path: Path) -> None:
