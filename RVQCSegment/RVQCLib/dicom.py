@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from RVQCLib.files import RVQCError
+from RVQCLib.names import not_utf8
 from RVQCLib.stack import Geometry
 
 _SERIES, _DESCRIPTION = "0020|000e", "0008|103e"
@@ -43,7 +44,7 @@ def is_dicom(path: str | os.PathLike) -> bool:
 def list_series(folder: str | os.PathLike) -> list[tuple[Path, str]]:
     """The series directly in a folder: the first file of each (it stands for the series), and its description."""
     with _quiet_itk():
-        names = [files[0] for files in _files(folder).values()]
+        names = [files[0] for files in _files(Path(folder)).values()]
         return [(Path(name), _header(name).description) for name in names]
 
 
@@ -92,12 +93,15 @@ def _quiet_itk() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def _files(folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+def _files(folder: Path) -> dict[str, tuple[str, ...]]:
+    for path in folder.iterdir():
+        if path.is_file() and (said := not_utf8(path)) and is_dicom(path):
+            raise RVQCError(said)
     reader = sitk.ImageSeriesReader
     found = {
         series: reader.GetGDCMSeriesFileNames(str(folder), series) for series in reader.GetGDCMSeriesIDs(str(folder))
     }
-    _check_whole(Path(folder), {Path(name).name for names in found.values() for name in names})
+    _check_whole(folder, {Path(name).name for names in found.values() for name in names})
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from RVQCLib.dicom import is_dicom, list_series
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, read_cine, read_image, read_mask
-from RVQCLib.names import Name, other_view, read_name
+from RVQCLib.names import Name, not_utf8, other_view, read_name, shown
 from RVQCLib.stack import PHASES, VIEWS, Stack, Study, with_indices_of
 from RVQCLib.subjects import Subject, find_subject
 
@@ -100,8 +100,18 @@ def in_folder(folder: Path) -> list[StudySource]:
     found = _present(folder)
     gone = {path: said for path in sorted(folder.iterdir()) if _stem(path) and (said := link_to_nothing(path))}
     if gone and len(found) == 1:
-        return [replace(found[0], problems=(*gone.values(), *found[0].problems))]
-    return [*found, *(StudySource(_stem(path) or "", problems=(said,)) for path, said in gone.items())]
+        found = [replace(found[0], problems=(*gone.values(), *found[0].problems))]
+    else:
+        found += [StudySource(_stem(path) or "", problems=(said,)) for path, said in gone.items()]
+    return [_nameable(source) for source in found]
+
+
+def _nameable(source: StudySource) -> StudySource:
+    """The source, or one that stands for it and has a problem where results could not name its files."""
+    paths = [path for _, (path, _) in (*_entries(source.images), *_entries(source.labels))]
+    if said := next(filter(None, map(not_utf8, paths)), ""):
+        source = replace(source, images={}, labels={}, problems=(said, *source.problems))
+    return replace(source, name=shown(source.name), problems=tuple(dict.fromkeys(map(shown, source.problems))))
 
 
 def link_to_nothing(path: Path) -> str:
@@ -126,6 +136,8 @@ def one_file(path: Path) -> StudySource:
 
     The view is told by the name, else by the number of slices (one: LA); the phase by the name, else it is ED.
     """
+    if said := not_utf8(os.path.abspath(path)):
+        raise RVQCError(said)
     if _stem(path) is None:
         if not path.is_file() or not _has_dicom(path):
             raise RVQCError(f"{path} is of no format that RVQC reads; give {', '.join(SUFFIXES)} or DICOM.")
@@ -216,8 +228,10 @@ def _settle(path: Path, name: Name) -> Key:
     Raises
     ------
     RVQCError
-        The name says another view or two at once, or the header cannot be read.
+        The name is not UTF-8 or says another view or two at once, or the header cannot be read.
     """
+    if said := not_utf8(path):
+        raise RVQCError(said)
     if other := other_view(_stem(path)):
         raise RVQCError(_unknown_view(path, other))
     if name.doubt:

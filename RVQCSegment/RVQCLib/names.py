@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 _WORDS = {
     "view": {
@@ -19,10 +21,11 @@ _WORDS = {
     "cine": dict.fromkeys(("cine", "4d"), "cine"),
 }
 _WORD = re.compile(
-    r"([\W_]*)((?:(?:short|long)[ _-]*axis|(?:4|four)[ _-]*(?:chamber|chmb|ch))(?![^\W_])|(?:[^\W_][\u0300-\u036f]*)+)",
+    r"((?:(?![\u0300-\u036f\ud800-\udfff])[\W_])*)"
+    r"((?:(?:short|long)[ _-]*axis|(?:4|four)[ _-]*(?:chamber|chmb|ch))(?![^\W_])|(?:[^\W_]|[\u0300-\u036f\ud800-\udfff])+)",
     re.IGNORECASE,
 )
-"""A word and what is before it; letters keep their accents, which some file systems keep apart."""
+"""What is before a word, and the word; accents that stand alone and bytes that are no UTF-8 are of it like letters."""
 _OTHER_VIEW = re.compile(
     r"(?<![a-z0-9])(?:(?:2|3|two|three)[ _-]*(?:ch|chamber|chmb)|vertical[ _-]*long[ _-]*axis|lvot|rvot)(?![a-z0-9])",
     re.IGNORECASE,
@@ -109,3 +112,15 @@ def other_view(name: str) -> str:
     """The words by which a name says that it is of a view that RVQC does not segment; "" in others."""
     found = _OTHER_VIEW.search(name)
     return found[0] if found else ""
+
+
+def shown(text: str | os.PathLike) -> str:
+    """A path, or a sentence with one, as UTF-8: bytes of a name that are none, as old archives leave them, become U+FFFD."""
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
+def not_utf8(path: str | os.PathLike) -> str:
+    """What is wrong with a path that no result can name, because it is not UTF-8, and what to do; "" for every other."""
+    path = Path(path)
+    wrong = next((part for part in (*reversed(path.parents), path) if shown(part) != str(part)), None)
+    return f"{shown(wrong)} has a name that is not UTF-8; rename it." if wrong else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, read_cine, read_image, read_mask, write_mask
 from RVQCLib.layouts import StudySource, in_folder, link_to_nothing, mixed, one_file
+from RVQCLib.names import not_utf8, shown
 from RVQCLib.stack import LABELS, PHASES, STRUCTURES, VIEWS, Geometry, Stack, Study, structure_volumes_ml
 
 __all__ = [
@@ -80,6 +81,8 @@ def read_study(path: str | os.PathLike, labels: bool = False) -> Study:
 
 
 def _readable(folder: Path) -> Path:
+    if said := not_utf8(os.path.abspath(folder)):
+        raise RVQCError(said)
     try:
         next(folder.iterdir(), None)
     except OSError as error:
@@ -93,12 +96,14 @@ def _search(folder: Path, depth: int) -> list[StudySource]:
         if sub.is_dir():
             found += _study_folder(sub, depth)
         elif not sub.name.lower().endswith(SUFFIXES) and (said := link_to_nothing(sub)):  # those of images are told
-            found.append(StudySource(sub.name, problems=(said,)))
+            found.append(StudySource(shown(sub.name), problems=(shown(said),)))
     return found
 
 
 def _study_folder(folder: Path, depth: int) -> list[StudySource]:
     """A subfolder: one study, or a folder of studies where it holds no image itself."""
+    if said := not_utf8(folder):
+        return [StudySource(shown(folder.name), problems=(said,))]
     try:
         own = in_folder(folder)
         if len(own) > 1:

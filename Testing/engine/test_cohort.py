@@ -344,6 +344,23 @@ def test_a_run_that_was_killed_is_read_and_resumed(
     assert not list((tmp_path / "out").glob(".*part-*"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system takes no name that is not UTF-8")
+def test_a_name_that_is_not_utf8_fails_alone(batch: Callable, studies: Path, tmp_path: Path) -> None:
+    for name in NAMES[2:]:
+        shutil.rmtree(studies / name)
+    os.rename(studies / NAMES[0], os.fsencode(studies) + b"/M\xfcller")
+    batch()
+    assert states(batch.events) == {"M\ufffdller": "failed", NAMES[1]: "done"}
+    run = read_run(tmp_path / "out")
+    wrong = next(record for record in run["studies"] if record["state"] == "failed")
+    assert run["state"] == "done" and wrong["study"] == "M\ufffdller"
+    assert wrong["error"] == f"{studies}/M\ufffdller has a name that is not UTF-8; rename it."
+    assert {row["study"] for row in read_table(tmp_path / "out")} == {"M\ufffdller", NAMES[1]}
+    assert "M\ufffdller" in (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    batch()
+    assert states(batch.events) == {"M\ufffdller": "failed", NAMES[1]: "kept"}
+
+
 def test_wrong_arguments_are_one_sentence(batch: Callable, studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     for more in ({"part": (3, 2)}, {"part": (0, 2)}, {"jobs": 0}, {"names": ["nobody"]}, {"scheduler": "nowhere"}):
         with pytest.raises(RVQCError, match=r"\.$"):

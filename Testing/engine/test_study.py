@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from RVQCLib.phantom import write_phantom
 from RVQCLib.stack import with_indices_of
 from RVQCLib.study import Geometry, Stack, Study, find_studies, read_study
 
+only_bytes = pytest.mark.skipif(sys.platform != "linux", reason="the file system takes no name that is not UTF-8")
 IMAGE = np.arange(2 * 4 * 5, dtype=np.int16).reshape(2, 4, 5)
 EXCHANGED = np.array([0, 3, 2, 1], np.uint8)
 LABELS = (np.arange(2 * 4 * 5) % 4).reshape(2, 4, 5).astype(np.uint8)
@@ -378,6 +380,51 @@ def test_es_without_ed(tmp_path):
 def test_masks_without_their_image(tmp_path):
     put(tmp_path / "a" / "a_SA_ED_gt.nii.gz", LABELS)
     refused("holds no image of a", study.read_study, tmp_path / "a")
+
+
+def latin1(path: Path, name: str) -> Path:
+    """The path renamed to a name in Latin-1, as archives of old systems leave it."""
+    target = os.path.join(os.fsencode(path.parent), name.encode("latin-1"))
+    os.rename(os.fsencode(path), target)
+    return Path(os.fsdecode(target))
+
+
+@only_bytes
+def test_names_that_are_not_utf8_are_problems_of_their_studies(tmp_path):
+    put(tmp_path / "data" / "good" / "good_SA_ED.nii.gz")
+    for name in ("folder", "file", "mask", "dicom"):
+        put(tmp_path / "data" / name / "x_SA_ED.nrrd")
+    latin1(tmp_path / "data" / "folder", "Müller")
+    latin1(tmp_path / "data" / "file" / "x_SA_ED.nrrd", "Jürgen.nrrd")  # ITK would have to open it
+    latin1(put(tmp_path / "data" / "mask" / "x_SA_ED_gt.nrrd", LABELS), "xü_SA_ED_gt.nrrd")
+    latin1(put(tmp_path / "data" / "flat_SA_ES.nii.gz"), "Änne_SA_ED.nii.gz")
+    (tmp_path / "data" / "dicom" / "x_SA_ED.nrrd").unlink()
+    write_dicom(tmp_path / "data" / "dicom")
+    latin1(next((tmp_path / "data" / "dicom").iterdir()), "Bücher.dcm")
+    found = {source.name: source for source in study.find_studies(tmp_path / "data")}
+    assert list(found) == ["M\ufffdller", "dicom", "file", "good", "mask", "\ufffdnne"]
+    assert [name for name, source in found.items() if not source.problems] == ["good"]
+    for source in found.values():
+        str(source).encode()  # whatever a result, a journal or a page says of it
+    for name, wrong in (
+        ("M\ufffdller", "M\ufffdller"), ("\ufffdnne", "\ufffdnne_SA_ED.nii.gz"), ("file", "file/J\ufffdrgen.nrrd"),
+        ("dicom", "dicom/B\ufffdcher.dcm"),
+    ):  # fmt: skip
+        said = f"{tmp_path / 'data' / wrong} has a name that is not UTF-8; rename it."
+        assert found[name].problems[0] == said
+    refused("B\ufffdcher.dcm has a name that is not UTF-8", study.read_study, tmp_path / "data" / "dicom")
+
+
+@only_bytes
+def test_a_place_whose_name_is_not_utf8_is_said_at_once(tmp_path, monkeypatch):
+    put(tmp_path / "home" / "data" / "a" / "a_SA_ED.nii.gz")
+    home = latin1(tmp_path / "home", "Büro")
+    said = "B\ufffdro has a name that is not UTF-8; rename it"
+    for path in (home / "data", home / "data" / "a", home / "data" / "a" / "a_SA_ED.nii.gz"):
+        refused(said, study.find_studies, path)
+        refused(said, study.read_study, path)
+    monkeypatch.chdir(home / "data")
+    refused(said, study.find_studies, ".")
 
 
 def test_two_files_for_one_stack(tmp_path):
