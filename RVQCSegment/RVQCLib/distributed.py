@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from RVQCLib.files import RVQCError
+from RVQCLib.inference import choose_device
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,36 @@ def crew() -> Crew:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
-    """Join the crew when torchrun started this process; yields the device of this process (``cuda`` becomes its own)."""
+def joined(wanted: str) -> Iterator[str]:
+    """Join the crew when torchrun started this process; yields the device of this process: of several GPUs its own.
+
+    Raises
+    ------
+    RVQCError
+        The device that is wanted (see `inference.choose_device`) does not work here, or a process has no GPU of its own.
+    """
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
-        yield device
+        yield choose_device(wanted)
         return
-    own = f"cuda:{distributed.get_node_local_rank()}" if device == "cuda" else device
+    own = _own_device(wanted, distributed.get_node_local_rank())
+    gpu = torch.device(own) if own.startswith("cuda") else None
     # The others wait while the leader calibrates, which may take longer than torch's own patience.
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=datetime.timedelta(hours=6))
+    patience = datetime.timedelta(hours=6)
+    distributed.init_process_group("nccl" if gpu else "gloo", timeout=patience, device_id=gpu)
     try:
         yield own
     finally:
         distributed.destroy_process_group()
+
+
+def _own_device(wanted: str, number: int) -> str:
+    """The device of process `number` of this machine. All its processes decide alike, or one ends and torchrun with it all."""
+    if wanted not in ("auto", "cuda") or not torch.cuda.is_available():
+        return choose_device("cpu" if wanted == "auto" else wanted)
+    if number >= torch.cuda.device_count():
+        raise RVQCError(
+            f"torchrun started more processes than this machine has GPUs ({torch.cuda.device_count()}); give it a smaller "
+            "--nproc-per-node, or use --device cpu."
+        )
+    torch.cuda.set_device(number)  # before anything else, or every process would also take memory of GPU 0
+    return choose_device(f"cuda:{number}")

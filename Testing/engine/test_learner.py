@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from RVQCLib import distributed
 from RVQCLib.bundle import ViewModels, load_bundle
-from RVQCLib.distributed import Crew
+from RVQCLib.distributed import Crew, joined
 from RVQCLib.files import RVQCError
 from RVQCLib.inference import reconstruct
 from RVQCLib.learner import Batch, Learner
@@ -222,6 +223,38 @@ def test_a_crew_divides_a_batch_evenly_or_refuses() -> None:
     assert [Crew(rank, 4).share(8) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
     with pytest.raises(RVQCError, match="8 slices cannot be shared by 3 processes"):
         Crew(0, 3).share(8)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Joins as process `number` that torchrun started on a machine with so many GPUs; tells what was done, in order."""
+
+    def join(wanted: str, number: int, gpus: int) -> list[Any]:
+        done: list[Any] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda own: done.append(own))
+        monkeypatch.setattr(distributed, "choose_device", lambda name: done.append(name) or name)
+        torchrun = {"is_torchelastic_launched": lambda: True, "get_node_local_rank": lambda: number}
+        torchrun["init_process_group"] = lambda kind, *, timeout, device_id: done.append((kind, device_id))
+        torchrun["destroy_process_group"] = lambda: done.append("left")
+        for name, function in torchrun.items():
+            monkeypatch.setattr(torch.distributed, name, function)
+        with joined(wanted) as device:
+            done.append(device)
+        return done
+
+    return join
+
+
+def test_a_process_of_several_touches_no_gpu_but_its_own(launched: Callable[..., list[Any]]) -> None:
+    for wanted in ("auto", "cuda"):
+        own = ("nccl", torch.device("cuda:1"))
+        assert launched(wanted, 1, 2) == [1, "cuda:1", own, "cuda:1", "left"]
+        with pytest.raises(RVQCError, match=r"more processes than this machine has GPUs \(1\); give it"):
+            launched(wanted, 1, 1)
+    for wanted, gpus in (("auto", 0), ("cpu", 2)):
+        assert launched(wanted, 1, gpus) == ["cpu", ("gloo", None), "cpu", "left"]
 
 
 # What is taught ---------------------------------------------------------------------------------------------------------

@@ -67,7 +67,6 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
     from RVQCLib.distributed import crew, joined
-    from RVQCLib.inference import choose_device
     from RVQCLib.refinement import RefinementConfig, refine_bundle
 
     config = RefinementConfig(
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     progress = Progress()
     if not args.labelled and config.recipe.supervised:
         progress({"event": "warning", "message": "No labelled data: L_SUP is missing, only agreement guards."})
-    with joined(choose_device(args.device)) as device:
+    with joined(args.device) as device:
         result = refine_bundle(
             args.unlabelled,
             bundle_path(args),
