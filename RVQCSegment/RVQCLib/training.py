@@ -79,8 +79,9 @@ def train_bundle(
     ------
     RVQCError
         `work` belongs to another configuration or is being worked on, `jobs` is below 1, the data have no labelled stack of the view, `out`
-        is something else than a bundle, or `start` has other networks or was trained on studies that are to validate or
-        test here.
+        is something else than a bundle, another view of it was trained on studies that are to validate or test here or is
+        validated or tested by those that are to train, or `start` has other networks or was trained on studies that are to
+        validate or test here.
     """
     if jobs < 1:
         raise RVQCError(f"{jobs} processes cannot train; give 1 or more.")
@@ -99,6 +100,7 @@ def train_bundle(
     )
     if not parts["train"] or not parts["validation"]:
         raise RVQCError(f"{data} has {len(sources)} studies, too few to train and to validate; give at least 5.")
+    _check_beside(Path(out), config.view, parts)
     beside = [Path(path) for path in (out, start) if path]
     further = _only_learnt_from(more, parts, beside, config.view, report)
     if not start and min(config.epochs, config.qc_epochs, config.locator_epochs) < 1:
@@ -156,10 +158,8 @@ def _only_learnt_from(
     test."""
     splits = [parts]
     for path in bundles if folders else ():
-        if (path / "bundle.json").is_file():
-            others = [one for other, one in load_bundle(path).description["views"].items() if other != view]
-            splits += [one.get("training", {}).get("split", {}) for one in others]
-    kept = {name for one in splits for part in ("validation", "test") for name in one.get(part, ())}
+        splits += _other_splits(path, view).values()
+    kept = {name for one in splits for name in _held_out(one)}
     found = [source for folder in folders for source in find_studies(folder) if source.labels]
     further = tuple(source for source in found if source.name not in kept)
     if folders and not further:
@@ -168,6 +168,30 @@ def _only_learnt_from(
         said = f"{len(found) - len(further)} of {len(found)} further studies are kept to validate or test and not learnt from."
         report({"event": "warning", "message": said})
     return further
+
+
+def _other_splits(path: Path, view: str) -> dict[str, dict[str, list[str]]]:
+    """How the other views of the bundle at `path` were split; nothing where there is none."""
+    if not (path / "bundle.json").is_file():
+        return {}
+    views = load_bundle(path).description["views"]
+    return {other: one.get("training", {}).get("split", {}) for other, one in views.items() if other != view}
+
+
+def _held_out(parts: dict[str, list[str]]) -> set[str]:
+    return {name for part in ("validation", "test") for name in parts.get(part, ())}
+
+
+def _check_beside(out: Path, view: str, parts: dict[str, list[str]]) -> None:
+    """Refuse a split by which a study would train one view of the bundle `out` and judge another."""
+    for other, theirs in _other_splits(out, view).items():
+        pairs = ((view, parts, other, theirs), (other, theirs, view, parts))
+        for learner, one, judged, two in pairs:
+            if leaked := sorted(_held_out(two).intersection(one.get("train", ()))):
+                raise RVQCError(
+                    f"{leaked[0]} would be in the train part of {learner} and validate or test {judged} in {out}; use the "
+                    f"--seed, --validation, --test and --leave-out that {other} was trained with, or another --out."
+                )
 
 
 def check_networks(config: TrainingConfig, allow: Sequence[str] = ()) -> None:
@@ -197,7 +221,7 @@ def _check_split(bundle: Bundle, view: str, parts: dict[str, list[str]]) -> None
     if view not in bundle.views:
         raise RVQCError(f"The bundle {bundle.path} has no {view} networks to begin from; choose another --from.")
     seen = set(bundle.description["views"][view]["training"]["split"]["train"])
-    if leaked := sorted(seen & {*parts["validation"], *parts["test"]}):
+    if leaked := sorted(seen & _held_out(parts)):
         raise RVQCError(
             f"The networks of {bundle.path} were trained on {leaked[0]}, which is to validate or test here; "
             "use the --seed, --validation and --test that it was trained with."

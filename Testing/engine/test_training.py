@@ -416,6 +416,31 @@ def test_a_second_view_is_put_beside_the_first(trained: Trained, tmp_path: Path)
     assert "LA: synthetic only" in result.checks
 
 
+def test_a_study_that_trains_one_view_judges_no_other(trained: Trained, tiny_acdc: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "both", tmp_path / "work"
+    shutil.copytree(trained[0], out)
+    for config in (replace(TINY, view="LA", seed=3), replace(TINY, view="LA", test=0.0)):
+        with pytest.raises(
+            RVQCError, match=f"in the train part of .. and validate or test .. in {out}; use the --seed"
+        ):
+            train_bundle(tiny_acdc, out, config, device="cpu", work=work)
+        assert not work.exists()
+    with pytest.raises(RVQCError, match="has a labelled LA stack"):  # by the same split it would go on
+        train_bundle(tiny_acdc, out, replace(TINY, view="LA"), device="cpu", work=work)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_neither_view_may_judge_by_who_trained_the_other(tmp_path: Path, part: str) -> None:
+    ours, theirs = {"train": ["a"], "validation": ["b"], "test": []}, {"train": ["c"], "validation": [], "test": []}
+    out = write_tiny_bundle(tmp_path / "sa", views=("SA",), split={**theirs, part: ["b"]})
+    training._check_beside(out, "LA", ours)
+    training._check_beside(out, "SA", {**ours, "train": ["b"]})  # which would take the place of what is there
+    with pytest.raises(RVQCError, match="b would be in the train part of LA and validate or test SA"):
+        training._check_beside(out, "LA", {"train": ["b"], "validation": [], "test": []})
+    with pytest.raises(RVQCError, match="c would be in the train part of SA and validate or test LA"):
+        training._check_beside(out, "LA", {"train": [], "validation": [], "test": [], part: ["c"]})
+
+
 def test_more_studies_are_learnt_from_and_judge_nothing(trained: Trained, tiny_acdc: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "both", []
     shutil.copytree(trained[0], out)
