@@ -18,7 +18,7 @@ import numpy as np
 from RVQCLib.adaptation import Refined, Refinement
 from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle, same_networks
 from RVQCLib.calibration import labelled_stacks
-from RVQCLib.dataset import split
+from RVQCLib.dataset import PARTS, split
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
@@ -87,9 +87,9 @@ def refine_bundle(
         A folder of studies; true masks in it are not read. `names`: only these of them.
     labelled
         Labelled studies for L_SUP and for the guard. Of those that the bundle's split records, the train part is learnt
-        from and the validation part guards; the test part is never read. Of other data a fifth guards. Without labels
-        L_SUP is missing, and only the candidates' agreement guards. A view of which other labelled studies have no labels
-        stays as it is.
+        from and the validation part guards; who is kept from the training of one view is not learnt from in any, and the test
+        part is never read. Of other data a fifth guards. Without labels L_SUP is missing, and only the candidates' agreement
+        guards. A view of which other labelled studies have no labels stays as it is.
     work
         Folder of checkpoints and of every study's masks before and after; by default ``OUT.refinement``. With `resume`
         what an earlier call with the same arguments left there is continued.
@@ -181,10 +181,10 @@ def _labelled_parts(
         return {"train": [], "guard": []}
     sources = {source.name: source for source in find_studies(labelled)}
     recorded = [view.get("training", {}).get("split", {}) for view in bundle.description["views"].values()]
-    known = {name for parts in recorded for names in parts.values() for name in names}
-    if known & set(sources):
-        train = {name for parts in recorded for name in parts.get("train", ())} & set(sources)
-        guard = {name for parts in recorded for name in parts.get("validation", ())} & set(sources) - train
+    named = {part: {n for parts in recorded for n in parts.get(part, ())} & set(sources) for part in PARTS}
+    if any(named.values()):
+        train = named["train"] - named["validation"] - named["test"]
+        guard = named["validation"] - named["train"] - named["test"]
     else:
         parts = split(tuple(sources.values()), seed=config.seed, validation=0.2, test=0.0)
         train, guard = set(parts["train"]), set(parts["validation"])

@@ -308,6 +308,18 @@ def test_a_view_without_labels_stays_beside_one_with_labels(parent: Path, tiny_a
     assert entries(old) == entries(new)
 
 
+def test_who_is_kept_from_one_view_teaches_none(tiny_acdc: Path, tmp_path: Path) -> None:
+    """In a bundle whose views were split apart, as could be made before."""
+    a, b, c, d, e = (f"patient{number:03d}" for number in range(1, 6))
+    short = write_tiny_bundle(
+        tmp_path / "sa", views=("SA",), split={"train": [a, b, c], "validation": [d], "test": [e]}
+    )
+    long = write_tiny_bundle(tmp_path / "la", views=("LA",), split={"train": [a, e], "validation": [b, d], "test": [c]})
+    join_bundles(short, long, tmp_path / "both")
+    parts = refinement._labelled_parts(tiny_acdc, load_bundle(tmp_path / "both"), QUICK)
+    assert {part: [source.name for source in found] for part, found in parts.items()} == {"train": [a], "guard": [d]}
+
+
 def test_r_does_not_teach_what_is_better_than_its_ceiling(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
     result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, epochs=1))
     said = result["views"]["SA"]["reconstruction"]
