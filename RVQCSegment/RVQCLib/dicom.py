@@ -1,4 +1,4 @@
-"""A DICOM folder: one series is one stack; several temporal positions make it a cine."""
+"""A DICOM folder: one series is one stack, or one slice of a short axis; several temporal positions make it a cine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from RVQCLib.files import RVQCError
-from RVQCLib.names import not_utf8
+from RVQCLib.names import not_utf8, other_view, read_name
 from RVQCLib.stack import Geometry
 
 _SERIES, _DESCRIPTION = "0020|000e", "0008|103e"
@@ -35,6 +35,15 @@ class _Slice:
     description: str
 
 
+@dataclass(frozen=True)
+class _Series:
+    """The files of a series, the header of the first, and of all where they had to be read."""
+
+    files: tuple[str, ...]
+    first: _Slice
+    slices: tuple[_Slice, ...] = ()
+
+
 def is_dicom(path: str | os.PathLike) -> bool:
     """Whether the file starts as DICOM files do (128 bytes, then DICM)."""
     with open(path, "rb") as stream:
@@ -42,10 +51,21 @@ def is_dicom(path: str | os.PathLike) -> bool:
 
 
 def list_series(folder: str | os.PathLike) -> list[tuple[Path, str]]:
-    """The series directly in a folder: the first file of each (it stands for the series), and its description."""
+    """The series directly in a folder: the first file of each (it stands for the series), and its description.
+
+    The series of a short axis that was saved slice by slice are one here, and wherever a file stands for its series: they hold a
+    slice each, in parallel, and are named as short axis, or are cines that no name calls long axis, three at least.
+
+    Raises
+    ------
+    RVQCError
+        Such series do not make one stack, or a file is damaged or of no kind that is read.
+    """
     with _quiet_itk():
-        names = [files[0] for files in _files(Path(folder)).values()]
-        return [(Path(name), _header(name).description) for name in names]
+        stacks = _stacks(Path(folder))
+        for stack in stacks:
+            _check_joined(stack, folder)
+        return [(Path(stack[0].files[0]), stack[0].first.description) for stack in stacks]
 
 
 def series_files(path: str | os.PathLike) -> tuple[Path, ...]:
@@ -66,7 +86,8 @@ def read_series(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
     Raises
     ------
     RVQCError
-        Slices are missing, uneven, tilted, of several sizes, coloured, or in one multi-frame file.
+        Slices are missing, uneven, tilted, of several sizes, coloured, or in one multi-frame file, or the series of a short
+        axis that was saved slice by slice do not fit.
     """
     with _quiet_itk():
         frames, geometry = _sorted(_series(path), path)
@@ -117,8 +138,83 @@ def _check_whole(folder: Path, known: set[str]) -> None:
 
 
 def _series(path: str | os.PathLike) -> list[_Slice]:
-    files = _files(Path(path).parent).get(_header(str(path)).series, (str(path),))
-    return [_header(name) for name in files]
+    own = _header(str(path))
+    for stack in _stacks(Path(path).parent, strict=False):
+        if own.series in [one.first.series for one in stack]:
+            _check_joined(stack, Path(path).parent)
+            return [part for one in stack for part in one.slices or map(_header, one.files)]
+    return [own]
+
+
+def _stacks(folder: Path, *, strict: bool = True) -> list[list[_Series]]:
+    """The stacks in a folder, each by its series: one, or those of a short axis that was saved slice by slice.
+
+    Unless `strict`, series that cannot be read are passed over.
+    """
+    kin: list[list[_Series]] = []
+    for files in _files(folder).values():
+        try:
+            one = _Series(files, _header(files[0]))
+        except RVQCError:
+            if strict:
+                raise
+            continue
+        like = next((others for others in kin if _alike(others[0].first, one.first)), None)
+        kin.append([one]) if like is None else like.append(one)
+    return [stack for series in kin for stack in (_joined(series) if len(series) > 1 else [series])]
+
+
+def _alike(one: _Slice, other: _Slice) -> bool:
+    """Whether two slices can be of one short axis, by the words of their series, their size and their direction."""
+    words, others = (read_name(part.description) for part in (one, other))
+    if words.view == "LA" or (words.view, words.phase) != (others.view, others.phase) or other_view(one.description):
+        return False
+    near = np.allclose(one.direction, other.direction, atol=1e-3) and np.allclose(one.spacing[:2], other.spacing[:2])
+    return near and one.size == other.size and not other_view(other.description)
+
+
+def _joined(series: list[_Series]) -> list[list[_Series]]:
+    """Stacks of series that are alike: the one-slice cines together, the one-slice images together, every other alone.
+
+    Without a word for the view, three cines are a stack, because nobody takes as many long axes in parallel; images may be scouts.
+    """
+    named = bool(read_name(series[0].first.description).view)
+    series = [replace(one, slices=tuple(map(_header, one.files))) for one in series]
+    slices = [one for one in series if len(set(map(_place, one.slices))) == 1]
+    cines = [one for one in slices if len(one.files) > 1]
+    images = [one for one in slices if len(one.files) == 1]
+    stacks = [cines] if len(cines) > (1 if named else 2) else []
+    stacks += [images] if len(images) > 1 and named else []
+    return stacks + [[one] for one in series if not any(one in stack for stack in stacks)]
+
+
+def _check_joined(stack: list[_Series], folder: str | os.PathLike) -> None:
+    """Refuse series of one slice each that look like one stack and cannot be one."""
+    if len(stack) < 2:
+        return
+    first = stack[0].first
+    normal = np.reshape(first.direction, (3, 3))[:, 2]
+    across = [np.subtract(one.first.origin, first.origin) @ (np.eye(3) - np.outer(normal, normal)) for one in stack]
+    counts = sorted({len(one.files) for one in stack})
+    gaps = np.diff(sorted(_place(one.first) for one in stack))
+    if gaps.min() < 0.5:
+        what = "two of them lie in the same place"
+    elif len(counts) > 1:
+        what = f"they have {counts[0]} to {counts[-1]} frames"
+    elif np.ptp(gaps) > 0.05 * gaps.mean():
+        what = "they are unevenly spaced, as if one were missing"
+    elif np.linalg.norm(across, axis=1).max() > 0.5 * min(first.spacing[:2]):
+        what = "they are shifted against each other in the plane"
+    else:
+        return
+    raise RVQCError(
+        f"{folder} has {len(stack)} series that look like the slices of one short axis, but {what}; leave in the folder what is of it."
+    )
+
+
+def _place(part: _Slice) -> float:
+    """Where along its normal a slice lies, in mm."""
+    return round(float(np.dot(part.origin, np.reshape(part.direction, (3, 3))[:, 2])), 2)
 
 
 def _header(name: str) -> _Slice:

@@ -329,7 +329,7 @@ def _dicom(folder: Path) -> StudySource:
             key = (words.view or ("SA" if slices > 1 else "LA"), words.phase or ("" if cine else "ED"))
             if key in images:
                 twice = "_".join(filter(None, key))
-                problems.append(f"{folder} holds two series that look like {twice}; give each a folder of its own.")
+                problems.append(f"{folder} holds two series that look like {twice}; leave the one that is meant.")
             images.setdefault(key, path)
     except RVQCError as error:
         problems.append(str(error))

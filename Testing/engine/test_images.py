@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from RVQCLib.dicom import list_series, series_files
 from RVQCLib.files import RVQCError
 from RVQCLib.images import SUFFIXES, image_shape, read_cine, read_image, read_mask, write_mask
 from RVQCLib.stack import Geometry, Stack
@@ -471,9 +472,20 @@ def test_no_permission(tmp_path, monkeypatch):
 
 
 def write_dicom(
-    folder: Path, *, times: int = 1, slices: int = 4, description: str = "SAX", skip=(), uid: str = "1.2.3.4"
+    folder: Path,
+    *,
+    times: int = 1,
+    slices: int = 4,
+    description: str = "SAX",
+    skip=(),
+    uid: str = "1.2.3.4",
+    at: float = 0.0,
+    aside: float = 0.0,
 ):
-    """A series whose pixel (time, slice, row, column) is 1000 time + 100 slice + column, in shuffled file order."""
+    """A series whose pixel (time, slice, row, column) is 1000 time + 100 slice + column, in shuffled file order.
+
+    It begins `at` times 8 mm along the normal, `aside` mm along the rows.
+    """
     folder.mkdir(exist_ok=True)
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
     turn = turn * np.sign(np.linalg.det(turn))
@@ -482,10 +494,10 @@ def write_dicom(
     for number, (time, place) in enumerate((t, s) for s in reversed(range(slices)) for t in range(times)):
         if (time, place) in skip:
             continue
-        pixels = np.broadcast_to(1000 * time + 100 * place + np.arange(7), (1, 6, 7)).astype(np.int16)
+        pixels = np.broadcast_to(1000 * time + 100 * (at + place) + np.arange(7), (1, 6, 7)).astype(np.int16)
         image = sitk.GetImageFromArray(pixels)
         image.SetSpacing((1.25, 1.5, 6.0))
-        origin = np.array([10.0, 20.0, 30.0]) + 8.0 * place * turn[:, 2]
+        origin = np.array([10.0, 20.0, 30.0]) + 8.0 * (at + place) * turn[:, 2] + aside * turn[:, 0]
         for key, value in {
             "0008|0060": "MR", "0008|103e": description, "0020|000e": uid, "0020|000d": "1.2.3",
             "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
@@ -540,3 +552,57 @@ def test_one_slice_takes_its_thickness(tmp_path):
     write_dicom(tmp_path / "series", slices=1)
     image = read_image(next((tmp_path / "series").iterdir()), view="LA", phase="ED")
     assert image.pixels.shape == (1, 6, 7) and image.geometry.spacing == (1.25, 1.5, 6)
+
+
+def write_slices(
+    folder: Path, *, places=(2, 0, 3, 1), times: int = 3, description: str = "cine SAX", **more
+) -> list[Path]:
+    """A series of one slice for each of the places, in an order that is not theirs; the files of the first."""
+    for number, place in enumerate(places):
+        uid = f"1.2.5.{number}"
+        write_dicom(folder, times=times, slices=1, at=place, uid=uid, description=f"{description} {number}", **more)
+    return sorted(folder.glob("1.2.5.0-*"))
+
+
+def test_a_short_axis_saved_slice_by_slice_is_one_stack(tmp_path):
+    write_dicom(tmp_path / "whole", times=3)
+    whole = read_cine(next((tmp_path / "whole").iterdir()), view="SA")
+    for name, description in (("named", "cine short axis"), ("unnamed", "tf2d14_retro")):
+        path = write_slices(tmp_path / name, description=description)[0]
+        assert [file.parent.name for file, _ in list_series(tmp_path / name)] == [name]
+        assert image_shape(path) == (3, 4, 6, 7) and len(series_files(path)) == 12
+        cine = read_cine(path, view="SA")
+        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(cine, whole, strict=True))
+        assert_same_place(cine[0].geometry, whole[0].geometry, 1e-5)
+    path = write_slices(tmp_path / "still", times=1, description="SA ED")[0]
+    assert np.array_equal(read_image(path, view="SA", phase="ED").pixels, whole[0].pixels)
+
+
+def test_series_that_are_no_short_axis_stay_apart(tmp_path):
+    write_slices(tmp_path / "long", description="cine 4ch")
+    write_slices(tmp_path / "two", places=(0, 1), description="cine")
+    write_slices(tmp_path / "scouts", times=1, description="localizer")
+    write_slices(tmp_path / "stacks", times=1)
+    write_dicom(tmp_path / "stacks", times=3)
+    counts = {folder.name: len(list_series(folder)) for folder in tmp_path.iterdir()}
+    assert counts == {"long": 4, "two": 2, "scouts": 4, "stacks": 2}
+    assert image_shape(next((tmp_path / "long").iterdir())) == (3, 1, 6, 7)
+
+
+def test_slices_in_series_that_do_not_fit_are_refused(tmp_path):
+    for name, words, more in (
+        ("twice", "two of them lie in the same place", {"places": (0, 1, 2, 1)}),
+        ("hole", "they are unevenly spaced", {"places": (0, 1, 2, 4)}),
+        ("frames", "they have 2 to 3 frames", {}),
+        ("aside", "they are shifted against each other", {"places": (0, 1, 2)}),
+    ):
+        path = write_slices(tmp_path / name, **more)[0]
+        if name == "frames":
+            next((tmp_path / name).glob("1.2.5.2-*")).unlink()
+        if name == "aside":
+            write_dicom(tmp_path / name, times=3, slices=1, at=3, uid="1.2.6", aside=3.0)
+        for call in (lambda path: read_cine(path, view="SA"), lambda path: list_series(path.parent)):
+            with pytest.raises(
+                RVQCError, match=f"has 4 series that look like the slices of one short axis, but {words}"
+            ):
+                call(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_images import affine_bytes, write_dicom
+from test_images import affine_bytes, write_dicom, write_slices
 
 from RVQCLib import study
 from RVQCLib.files import RVQCError
@@ -581,6 +581,19 @@ def test_dicom_folders(tmp_path):
     assert names(study.read_study(file).stacks) == ["SA_ED"]
     write_dicom(tmp_path / "p2", description="SA ED again", uid="1.2.3.7")
     refused("two series that look like SA_ED", study.read_study, tmp_path / "p2")
+
+
+def test_a_dicom_folder_with_a_series_for_each_slice_is_one_study(tmp_path):
+    write_slices(tmp_path / "p1")
+    write_dicom(tmp_path / "p1", times=3, slices=1, uid="1.2.4", description="cine four chamber")
+    write_dicom(tmp_path / "p1", times=3, slices=1, uid="1.2.6", description="vertical long axis")
+    (source,) = study.find_studies(tmp_path)
+    assert source.problems == () and sorted(source.images) == [("LA", ""), ("SA", "")]
+    assert [len(cine) for cine in source.load().cines] == [3, 3]
+    assert {cine[0].view: len(cine[0].pixels) for cine in source.load().cines} == {"SA": 4, "LA": 1}
+    next((tmp_path / "p1").glob("1.2.5.2-*")).unlink()
+    sentence = refused("they have 2 to 3 frames", study.read_study, tmp_path / "p1")
+    assert sentence.startswith(f"{tmp_path / 'p1'} has 4 series that look like the slices of one short axis")
 
 
 def test_two_and_three_chamber_views_are_not_taken_for_four_chambers(tmp_path):
