@@ -94,9 +94,12 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
         saED, saES, laED, laES : Volume nodes, short and long axis, any of them.
         saCine, laCine : Sequence nodes as `Cine`, in place of the volumes of a view.
         bundle : Folder of a bundle; by default the one adopted in RVQC Refine, else the shipped one.
+        device : auto, cuda, mps or cpu.
         name : Names the study; by default what the first volume's name begins with.
         results : Folder to write to, by default RVQC among the user's documents.
         wait : Return the `Result` when it is there; else return the `Run` at once, and call `done` later.
+        done : Without `wait`, is called with the `Result`, or with an `Outcome` that says why there is none.
+        progress : Is called with every event of the engine.
 
         Raises
         ------

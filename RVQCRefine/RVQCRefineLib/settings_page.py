@@ -9,6 +9,7 @@ import ctk
 import qt
 import slicer
 
+from RVQCLib.recipes import RefinementConfig
 from RVQCRefineLib.run_folder import Request, free_name, work_of
 from RVQCRefineLib.session import Session
 from RVQCSlicerLib.chosen_bundle import ChosenBundle, chosen_bundle
@@ -26,10 +27,17 @@ MODES = {
     "none": "Learns nothing: the studies are segmented and judged with the bundle as it is.",
 }
 SUPERVISED = ("guarded", "paper")
+DEFAULT = RefinementConfig()
 _NUMBERS = {
-    "steps": ("Steps of an epoch:", 20, 1, 1000, "The most steps of an epoch"),
-    "batch": ("Slices of a step:", 16, 2, 256, "An even number; half of them labelled, where there are labelled ones"),
-    "seed": ("Seed:", 0, 0, 999999, "Of everything that is drawn; the same seed gives the same bundle"),
+    "steps": ("Steps of an epoch:", DEFAULT.steps, 1, 1000, "The most steps of an epoch"),
+    "batch": (
+        "Slices of a step:",
+        DEFAULT.batch,
+        2,
+        256,
+        "An even number; half of them labelled, where there are labelled ones",
+    ),
+    "seed": ("Seed:", DEFAULT.seed, 0, 999999, "Of everything that is drawn; the same seed gives the same bundle"),
 }
 PAUSE_MS = 400
 GONE = "\N{BLACK UP-POINTING TRIANGLE}"
@@ -58,7 +66,7 @@ class SettingsPage:
         for device in DEVICES:
             self.device.addItem(device)
         self.epochs.setRange(0, 100)
-        self.epochs.value = 8
+        self.epochs.value = DEFAULT.epochs
         self.epochs.toolTip = "The most epochs of each candidate; fewer where a guard, a plateau or no flags end it"
         self.labels, self.mode_said, self.device_said, self.out_said, self.bundle_said = (_words() for _ in range(5))
         self.labels.objectName, self.device_said.objectName = "RVQCLabelsSaid", "RVQCDeviceSaid"
@@ -135,7 +143,7 @@ class SettingsPage:
             self.numbers[name] = box
         self.numbers["batch"].singleStep = 2
         self.margin = qt.QDoubleSpinBox()
-        self.margin.decimals, self.margin.singleStep, self.margin.value = 3, 0.005, 0.005
+        self.margin.decimals, self.margin.singleStep, self.margin.value = 3, 0.005, DEFAULT.margin
         self.margin.toolTip = "By how much the guard's Dice may fall before all is taken back"
         inner.addRow("Margin of the guard:", self.margin)
         more.collapsed = True
@@ -225,7 +233,8 @@ class SettingsPage:
             return
         if outcome.kind == "result":
             self.checked = outcome.result
-            self.device_said.text = describe(outcome.result)
+            more = " Open RVQC Segment and press Install what is missing." if outcome.result["missing"] else ""
+            self.device_said.text = describe(outcome.result) + more
             self._name_out()
         else:
             self.device_said.text = outcome.message

@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
         "--unseen-from",
         type=int,
         metavar="N",
-        help="deal diseases as M&Ms-2 does: DRV and TRI only from study N on (161 of 360 in the challenge)",
+        help="deal diseases as M&Ms-2 does: DRV (the dilated right ventricle, RV in the challenge's table) and TRI only from "
+        "study N on (161 of 360 in the challenge)",
     )
     parser.add_argument("--views", nargs="+", default=["SA", "LA"], choices=("SA", "LA"), help="views to write")
     parser.add_argument(

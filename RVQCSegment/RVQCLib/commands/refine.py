@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         help="folder of studies with true masks, some to learn from as well (L_SUP), some to guard by; without it, only the "
         "agreement of the candidates guards",
     )
-    parser.add_argument("--out", required=True, help="folder of the new bundle")
+    parser.add_argument("-o", "--out", required=True, help="folder of the new bundle")
     parser.add_argument("--name", default="", help="name of the new bundle; without it, that of its folder")
     mode_option(parser)
     parser.add_argument("--epochs", type=int, default=6, help="the most epochs of a candidate (the paper's K_semi)")
@@ -110,7 +110,9 @@ def _say(result: dict[str, Any], out: str) -> None:
     flagged = sum(study["flagged_before"] for study in studies)
     still, accepted = (sum(s[key] for s in studies) for key in ("flagged_after", "accepted"))
     guard = result["guard"]
-    say(f"{len(studies)} studies, {flagged} flagged before, {still} after; {accepted} new masks accepted.")
+    say(
+        f"{len(studies)} studies, {flagged} flagged before, {still} after; RVQC proposes the new masks of {accepted} studies."
+    )
     if guard["before"] is not None:
         say(f"Guard ({guard['of']}): {guard['before']:.3f} before, {guard['after']:.3f} after.")
     say(f"Stopped because: {result['stopped_because']}. Calibration: {result['calibration']}.")

@@ -19,7 +19,9 @@ def add(commands: Any) -> None:
         "rvqc reviews results",
         computes=False,
     )
-    parser.add_argument("path", help="the folder of a batch, or its reviews.jsonl")
+    parser.add_argument(
+        "path", help="folder with reviews.jsonl (the panel's results, a batch, OUT.refinement), or that file"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

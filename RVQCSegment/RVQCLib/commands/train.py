@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--view", default="SA", choices=("SA", "LA"), help="view to train: short axis or long axis")
     parser.add_argument(
-        "--out", required=True, help="folder of the new bundle; a bundle of another view gets this view added"
+        "-o", "--out", required=True, help="folder of the new bundle; a bundle of another view gets this view added"
     )
     parser.add_argument("--name", default="", help="name of the bundle; without it, that of its folder")
     parser.add_argument(
