@@ -130,6 +130,10 @@ def in_words(answer: Mapping[str, Any]) -> list[str]:
     """A line for every stack, cine and check of a content of ``quality.json``."""
     study, lines = answer["study"], []
     for stack in answer["stacks"]:
-        reasons = "; ".join(stack["reasons"]) or "nothing unusual"
-        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({reasons})")
+        flagged = ", ".join(str(entry["index"] + 1) for entry in stack["slices"] if entry["flag"])
+        reasons = "; ".join(stack["reasons"]) or ("nothing unusual as a whole" if flagged else "nothing unusual")
+        look = (
+            f"; slices to look at: {flagged} of {len(stack['slices'])}" if flagged and len(stack["slices"]) > 1 else ""
+        )
+        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({reasons}{look})")
     return lines + [f"{study}: {said}" for said in (*frames_in_words(answer["cine"]), *answer["checks"])]

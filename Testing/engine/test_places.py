@@ -191,6 +191,16 @@ def test_a_scheduler_ends_a_command_like_the_keyboard(monkeypatch: pytest.Monkey
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_progress_that_nobody_reads_stops_nothing(data: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    out = str(tmp_path / "o")
+    command = ["segment", str(data / "001"), "--bundle", str(tiny_bundle), "-o", out, "--device", "cpu"]
+    ended = subprocess.run([sys.executable, "-m", "RVQCLib.cli", *command], stderr=write, stdout=subprocess.PIPE)
+    os.close(write)
+    assert ended.returncode == DONE and (tmp_path / "o" / "001" / "quality.json").is_file()
+
+
 def test_the_frames_of_a_cine_can_be_named(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,14 +224,17 @@ def test_the_frames_of_a_cine_can_be_named(
 
 
 def test_a_result_in_words_has_the_frames_and_the_checks() -> None:
+    slices = [{"index": index, "flag": index in (0, 2)} for index in range(4)]
     stacks = [
-        {"view": "SA", "phase": "ED", "verdict": "trusted", "reasons": []},
-        {"view": "SA", "phase": "ES", "verdict": "look", "reasons": ["one", "two"]},
+        {"view": "SA", "phase": "ED", "verdict": "trusted", "reasons": [], "slices": []},
+        {"view": "SA", "phase": "ES", "verdict": "look", "reasons": ["one", "two"], "slices": slices},
+        {"view": "LA", "phase": "ED", "verdict": "trusted", "reasons": [], "slices": slices},
     ]
     answer = {"study": "a", "stacks": stacks, "cine": [{"view": "SA", "ed": 0, "es": 9}], "checks": ["anatomy: odd"]}
     assert in_words(answer) == [
         "a SA ED: trusted (nothing unusual)",
-        "a SA ES: look (one; two)",
+        "a SA ES: look (one; two; slices to look at: 1, 3 of 4)",
+        "a LA ED: trusted (nothing unusual as a whole; slices to look at: 1, 3 of 4)",
         "a: SA: frame 1 of the cine is ED, frame 10 is ES",
         "a: anatomy: odd",
     ]

@@ -278,6 +278,14 @@ def test_flags_and_reasons_appear_as_words():
     assert "Slice to look at: 3 of 3." in parsed.text
 
 
+def test_a_trusted_stack_with_flagged_slices_is_not_called_usual():
+    usual, judged = judgement(), judgement(phase="ES")
+    assert "The checks found nothing unusual in this mask." in page(usual)
+    judged["slices"][2] |= {"flag": True, "reasons": ["unusual shape: RV pDC 0.40"]}
+    said = page(usual, judged)
+    assert "As a whole the checks found nothing unusual in these 2 masks; look at the slices that are named here." in said
+
+
 def test_no_slice_of_a_stack_out_of_distribution_is_called_ok():
     tiles = page(judgement(verdict="ood")).split('<div class="strip')[1].split("<h3>")[0]
     assert "not flagged" in tiles and " OK<" not in tiles

@@ -24,15 +24,18 @@ class Progress:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._started = time.monotonic()
+        self._gone = False
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if not self._live:
-            self._stream.write(json.dumps(event) + "\n")
-        else:
-            self._stream.write(f"\r\x1b[K{self._line(event)}")
-            if event.get("done", event.get("epoch")) == event.get("total", event.get("epochs")):
+        if self._gone:
+            return
+        try:
+            self._stream.write(f"\r\x1b[K{self._line(event)}" if self._live else json.dumps(event) + "\n")
+            if self._live and event.get("done", event.get("epoch")) == event.get("total", event.get("epochs")):
                 self._stream.write("\n")
-        self._stream.flush()
+            self._stream.flush()
+        except BrokenPipeError:  # nobody reads any more (| head); the work goes on
+            self._gone = True
 
     def _line(self, event: dict[str, Any]) -> str:
         done, total = event.get("done", event.get("epoch", 0)), event.get("total", event.get("epochs", 1))
