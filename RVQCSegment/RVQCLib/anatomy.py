@@ -97,7 +97,7 @@ def shared_failures(
             if (part > 0).mean() < least:
                 said.append(f"failed: {name} in only {np.count_nonzero(part)} of {depth} slices")
         length, (low, high) = np.count_nonzero(lv) * spacing_zyx[0], limits.lv_mm
-        if length and not low <= length <= high:
+        if (lv > 0).mean() >= limits.lv_slices and not low <= length <= high:
             said.append(
                 f"failed: the LV is {length:.0f} mm long, not {low:.0f} to {high:.0f}; check the slice spacing of the "
                 f"image ({spacing_zyx[0]:g} mm)"

@@ -303,13 +303,11 @@ def check_target(path: str | Path) -> None:
 
     Raises
     ------
-    BundleError
-        `path` is a file, or a folder that holds other things than a bundle.
     RVQCError
-        Nothing can be written there.
+        `path` is a file, a folder that holds other things than a bundle (`BundleError`), or one that cannot be replaced.
     """
-    path = Path(path)
     check_replaceable(path)
+    path = Path(path)
     if path.is_dir() and ((path / "bundle.json").is_file() or not any(path.iterdir())):
         return
     if path.exists():

@@ -171,9 +171,9 @@ def test_a_few_flagged_slices_stay_a_matter_of_these_slices():
         assert (found.verdict, found.reasons) == ("trusted", ())
         assert [entry["index"] for entry in found.slices if entry["flag"]] == flagged
     assert judged(four, [heart(10)], reference=wide).reasons == ("unusual shape: slices 1, 2, 3, 4",)
-    one, heart24 = [without_rv(heart(24), slice(0, 1))], [heart(24)]
-    assert judged(one, heart24).verdict == "trusted"
-    assert judged(one, [heart(24)], options=QCOptions(limits=Limits(share=0.0))).verdict == "look"
+    one, heart18 = [without_rv(heart(18), slice(0, 1))], [heart(18)]
+    assert judged(one, heart18).verdict == "trusted"
+    assert judged(one, heart18, options=QCOptions(limits=Limits(share=0.0))).verdict == "look"
 
 
 def test_small_structures_flag_no_slice():

@@ -283,7 +283,9 @@ def test_a_trusted_stack_with_flagged_slices_is_not_called_usual():
     assert "The checks found nothing unusual in this mask." in page(usual)
     judged["slices"][2] |= {"flag": True, "reasons": ["unusual shape: RV pDC 0.40"]}
     said = page(usual, judged)
-    assert "As a whole the checks found nothing unusual in these 2 masks; look at the slices that are named here." in said
+    assert (
+        "As a whole the checks found nothing unusual in these 2 masks; look at the slices that are named here." in said
+    )
 
 
 def test_no_slice_of_a_stack_out_of_distribution_is_called_ok():
