@@ -16,6 +16,7 @@ from RVQCLib import __version__
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort_files import CohortFiles, fences_of, study_verdict
 from RVQCLib.cohort_table import append_rows, edited_words, read_table, table_rows
+from RVQCLib.edits import EDITED
 from RVQCLib.files import Cancelled, RVQCError, check_apart, check_folder
 from RVQCLib.layouts import StudySource
 from RVQCLib.locks import sole_part
@@ -87,8 +88,8 @@ def segment_cohort(
     Raises
     ------
     RVQCError
-        A wrong argument, no study, a bundle that cannot be trusted, no scheduler at that address, or another run that works
-        on the same part of `out`.
+        A wrong argument, no study, results that would come in the place of images, a bundle that cannot be trusted, no
+        scheduler at that address, or another run that works on the same part of `out`.
     Cancelled
         `cancelled` returned True; what is done stays, is in the tables, and is kept by a resume.
     OSError
@@ -98,6 +99,7 @@ def segment_cohort(
     part = (int(part[0]), int(part[1]))
     _check(folder, out, jobs, part)
     found = find_studies(folder)
+    _check_places(folder, out, found)
     bundle = load_bundle(bundle_path, allow=allow)
     stop = out / JOURNALS / f"stop-{uuid.uuid4().hex}"
     setup = Setup(
@@ -145,6 +147,21 @@ def _check(folder: Path, out: Path, jobs: int, part: tuple[int, int]) -> None:
         raise RVQCError(f"{jobs} processes cannot do a batch; give 1 or more.")
     if not 1 <= part[0] <= part[1]:
         raise RVQCError(f"There is no part {part[0]} of {part[1]}; give i/n with i from 1 to n.")
+
+
+def _check_places(folder: Path, out: Path, found: Sequence[StudySource]) -> None:
+    """Refuse a folder for the results where one of them would come in the place of images, by links as well."""
+    taken = {EDITED, *(source.name for source in found)}
+    for source in found:
+        entries = (*source.images.values(), *source.labels.values())
+        files = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
+        for path in (folder, folder / source.name, *files):
+            place = path.resolve()
+            if place != out and place.is_relative_to(out) and (name := place.relative_to(out).parts[0]) in taken:
+                raise RVQCError(
+                    f"{out / name}, where results would come, holds the images of {source.name}; "
+                    "name another folder for the results."
+                )
 
 
 def _chosen(found: Sequence[StudySource], names: Sequence[str] | None, part: tuple[int, int]) -> list[StudySource]:

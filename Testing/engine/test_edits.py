@@ -14,7 +14,7 @@ import pytest
 from conftest import NAMES, states
 
 from RVQCLib import cli, edits
-from RVQCLib.cohort import read_run, read_table
+from RVQCLib.cohort import read_run, read_table, segment_cohort
 from RVQCLib.edits import asides, edited_files, output_hashes, set_aside
 from RVQCLib.files import RVQCError, sha256, write_json
 from RVQCLib.images import read_mask, write_mask
@@ -153,6 +153,18 @@ def test_a_foreign_folder_with_a_studys_name_survives(batch: Callable, tmp_path:
     batch(names=[STUDY])
     assert everywhere(tmp_path / "out", b"dear")[0].startswith(f"edited/{STUDY}-")
     assert (tmp_path / "out" / STUDY / "report.html").is_file()
+
+
+def test_images_in_the_place_of_a_result_stay(studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(studies / STUDY, tmp_path / "q" / STUDY / "more" / STUDY)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / STUDY).symlink_to(tmp_path / "q" / STUDY / "more" / STUDY)
+    shutil.copytree(studies / NAMES[0], tmp_path / "q" / "edited" / NAMES[0])
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "q").rglob("*")}
+    for folder in (f"q/{STUDY}", f"q/{STUDY}/more", "links", "q/edited"):
+        with pytest.raises(RVQCError, match="where results would come, holds the images of patient"):
+            segment_cohort(tmp_path / folder, tiny_bundle, tmp_path / "q", device="cpu")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "q").rglob("*")} == before
 
 
 def test_one_study_segmented_again_leaves_the_edit(
