@@ -57,15 +57,17 @@ def same_inputs(ours: Iterable[Mapping[str, Any]], theirs: Iterable[Mapping[str,
     return [[entry[k] for k in keys] for entry in ours] == [[entry[k] for k in keys] for entry in theirs]
 
 
-def edited_since(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...] | None:
+def edited_since(folder: Path, record: Mapping[str, Any], options: QCOptions) -> tuple[str, ...] | None:
     """What somebody edited in a study's result since `record` was made; None where the result is not whole.
 
-    It is whole where quality.json can be read and is that of the record, the page is there, and every mask is, as it was
-    written or as somebody left it.
+    It is whole where quality.json can be read, is that of the record and was judged by `options`, the page is there, and
+    every mask is, as it was written or as somebody left it.
     """
     try:
         quality, outputs = read_json(folder / "quality.json"), record["outputs"]
         ours = quality["bundle"] == record["bundle"] and quality.get(OUTPUTS, outputs) == outputs
+        # Other options can make the same masks, and a run with them may have come between.
+        ours = ours and quality["options"] == options.to_json()
         if not ours or not (folder / "report.html").is_file() or not all((folder / n).is_file() for n in outputs):
             return None
         edited = edited_files(folder, outputs)

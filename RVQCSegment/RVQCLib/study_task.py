@@ -134,7 +134,7 @@ def standing(task: StudyTask, inputs: list[dict[str, Any]]) -> dict[str, Any] | 
         or previous["state"] != "done"
         or previous["settings"] != task.setup.settings
         or not same_inputs(inputs, previous["inputs"])
-        or (edited := edited_since(task.setup.out / task.name, previous)) is None
+        or (edited := edited_since(task.setup.out / task.name, previous, task.setup.options)) is None
     ):
         return None
     return {**previous, "state": "edited" if edited else "kept", "edited": list(edited)}

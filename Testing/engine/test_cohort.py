@@ -118,6 +118,15 @@ def test_other_options_are_another_run(batch: Callable, change: dict[str, Any], 
     assert {row["study"] for row in read_table(tmp_path / "out")} == set(NAMES[:2])
 
 
+def test_a_result_that_another_run_judged_since_is_made_anew(batch: Callable, tmp_path: Path) -> None:
+    batch(names=NAMES[:2])
+    batch(names=NAMES[:1], options=QCOptions(fences="cohort"))  # the same masks
+    batch(names=NAMES[:2])
+    assert states(batch.events) == {NAMES[0]: "done", NAMES[1]: "kept"}
+    quality = json.loads((tmp_path / "out" / NAMES[0] / "quality.json").read_text())
+    assert quality["options"] == QCOptions().to_json()
+
+
 def test_two_corrupt_studies_are_named_and_a_resume_finishes(batch: Callable, studies: Path, tmp_path: Path) -> None:
     whole = {name: damage(studies / name) for name in NAMES[1:3]}
     answer = batch()
