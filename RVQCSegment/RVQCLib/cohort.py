@@ -80,7 +80,8 @@ def segment_cohort(
     Returns
     -------
     dict
-        What ``run.json`` holds without its ``studies``.
+        What ``run.json`` holds without its ``studies``. ``gone`` names those that earlier runs found in `folder` and this
+        one did not: they are in no table and no fences, and their results stay.
 
     What a person edited in a study's results is never lost (`run_study`): it is kept in place where the study need not be
     done anew, and is in ``OUT/edited/`` where it has to be.
@@ -115,6 +116,7 @@ def segment_cohort(
         threads=None if jobs == 1 and not scheduler else 1,
     )
     views = {view for source in found for view, _ in source.images}
+    names_found = {source.name for source in found}
     header = {
         "schema": 1,
         "state": "running",
@@ -131,12 +133,17 @@ def segment_cohort(
         "cautions": [f"{view}: {text}" for view, text in bundle.cautions.items() if view in views],
         "started": utc_now(),
         "finished": None,
-        "n_found": len(found),
+        "n_found": len(names_found),
+        "gone": [],
     }
     chosen = _chosen(found, names, part)
     runner = _Runner(jobs, scheduler, stop, cancelled or (lambda: False))
     with sole_part(out / JOURNALS, part, str(out) if part == (1, 1) else f"Part {part[0]} of {part[1]} of {out}"):
-        batch = _Batch(setup, Journal(out, part, setup.settings), header, progress or (lambda event: None))
+        journal = Journal(out, part, setup.settings, names_found)
+        if gone := journal.gone:
+            header["gone"] = gone
+            log.warning("Left out, as %s has them no more: %s%s.", folder, ", ".join(gone[:4]), " …" * (len(gone) > 4))
+        batch = _Batch(setup, journal, header, progress or (lambda event: None))
         return batch.run(found, chosen, runner, resume)
 
 
@@ -243,7 +250,7 @@ class _Batch:
             state = "cancelled"
             raise
         finally:
-            header = self._finish(state, len({source.name for source in found}))
+            header = self._finish(state)
             self._forget(runner)
         return header
 
@@ -306,10 +313,10 @@ class _Batch:
             place = {"done": done, "total": len(standing), "seconds_left": round(left, 1)}
             self.progress({"event": "fences", "study": task.name, **place})
 
-    def _finish(self, state: str, n_found: int) -> dict[str, Any]:
+    def _finish(self, state: str) -> dict[str, Any]:
         self.journal.flush()
         self.journal.scan()
-        if state == "done" and len(self.journal.studies) < n_found:
+        if state == "done" and len(self.journal.studies) < self.header["n_found"]:
             state = "incomplete"  # other parts are still to come
         return self.files.write({**self.header, "state": state, "finished": utc_now()})
 

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +104,23 @@ class Journal:
     ----------
     settings
         Records of other settings (`settings_hash`) are of another run and are passed over; None takes all.
+    found
+        The studies that the folder has now; those that it had before are passed over. None takes all.
     """
 
-    def __init__(self, out: Path, part: tuple[int, int] = (1, 1), settings: str | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        part: tuple[int, int] = (1, 1),
+        settings: str | None = None,
+        found: Collection[str] | None = None,
+    ) -> None:
         self._folder = out / JOURNALS
         self._own = self._folder / f"part-{part[0]}-of-{part[1]}.jsonl"
-        self._settings = settings
+        self._settings, self._found = settings, found
         self._waiting: dict[str, dict[str, Any]] = {}
         self._places: dict[str, tuple[str, Path, int]] = {}
+        self._gone: set[str] = set()
         self.scan()
 
     def scan(self) -> None:
@@ -119,8 +128,13 @@ class Journal:
         self._places.clear()
         for path in sorted(self._folder.glob("part-*.jsonl")):
             for offset, record in _records(path):
+                if self._settings not in (None, record["settings"]):
+                    continue
+                if self._found is not None and record["study"] not in self._found:
+                    self._gone.add(record["study"])
+                    continue
                 known = self._places.get(record["study"])
-                if self._settings in (None, record["settings"]) and (known is None or known[0] <= record["finished"]):
+                if known is None or known[0] <= record["finished"]:
                     self._places[record["study"]] = (record["finished"], path, offset)
 
     def append(self, record: dict[str, Any]) -> None:
@@ -163,6 +177,11 @@ class Journal:
     def studies(self) -> list[str]:
         """Names of the studies that have a record, sorted."""
         return sorted({*self._places, *self._waiting})
+
+    @property
+    def gone(self) -> list[str]:
+        """Names of the studies that have a record and are not in the folder any more, sorted."""
+        return sorted(self._gone)
 
     def records(self, studies: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
         """The last record of each of `studies`, by default of all by name, one at a time."""
@@ -216,6 +235,7 @@ def read_run(out: str | Path) -> dict[str, Any]:
     run = read_json(out / RUN)
     if run.get("state") == "running":
         journal = Journal(out, settings=run["settings"])
-        slim = ({**r, "stacks": [_without_picture(s) for s in r.get("stacks", ())]} for r in journal.records())
+        there = [study for study in journal.studies if study not in run.get("gone", ())]
+        slim = ({**r, "stacks": [_without_picture(s) for s in r.get("stacks", ())]} for r in journal.records(there))
         run["studies"] = list(slim)
     return run

@@ -168,6 +168,26 @@ def test_parts_share_a_folder(batch: Callable, tmp_path: Path) -> None:
     assert len(read_table(tmp_path / "out")) == 10 and len(read_run(tmp_path / "out")["studies"]) == 5
 
 
+def test_renamed_and_removed_studies_count_no_more(
+    batch: Callable, studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in NAMES[3:]:
+        shutil.rmtree(studies / name)
+    batch()
+    (studies / NAMES[0]).rename(studies / "renamed")
+    shutil.rmtree(studies / NAMES[1])
+    reads: list[dict[str, Any]] = []
+    answer = batch(names=["renamed"], progress=lambda event: reads.append(read_run(tmp_path / "out")))
+    there = {NAMES[2], "renamed"}
+    assert (answer["state"], answer["summary"]["n_studies"], answer["gone"]) == ("done", 2, NAMES[:2])
+    assert {row["study"] for row in read_table(tmp_path / "out")} == there
+    for run in (*reads, read_run(tmp_path / "out")):
+        assert {record["study"] for record in run["studies"]} == there
+    assert f"has them no more: {NAMES[0]}, {NAMES[1]}." in caplog.text
+    assert NAMES[0] not in (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert batch(part=(2, 2))["state"] == "done" and (tmp_path / "out" / NAMES[0] / "quality.json").is_file()
+
+
 def test_processes_make_the_same_masks(batch: Callable, tmp_path: Path) -> None:
     batch()
     alone = masks(tmp_path / "out")
