@@ -274,8 +274,9 @@ class _Batch:
         self._refresh()
 
     def _keep(self, task: StudyTask, record: dict[str, Any]) -> None:
-        """A result that stands needs no new record, unless what a person edited in it is other than was known."""
-        if record["edited"] != (task.previous or {}).get("edited", []):
+        """A result that stands needs no new record, unless its edits or the places of its images are other than known."""
+        known = task.previous or {}
+        if (record["edited"], record["inputs"]) != (known.get("edited", []), known.get("inputs")):
             self.journal.append({**record, "state": "done", "finished": utc_now()})
 
     def _refresh(self) -> None:

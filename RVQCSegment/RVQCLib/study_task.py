@@ -137,7 +137,7 @@ def standing(task: StudyTask, inputs: list[dict[str, Any]]) -> dict[str, Any] | 
         or (edited := edited_since(task.setup.out / task.name, previous, task.setup.options)) is None
     ):
         return None
-    return {**previous, "state": "edited" if edited else "kept", "edited": list(edited)}
+    return {**previous, "state": "edited" if edited else "kept", "edited": list(edited), "inputs": inputs}
 
 
 def reason(error: Exception) -> str:

@@ -110,6 +110,18 @@ def test_a_resume_keeps_what_is_unchanged(batch: Callable, studies: Path, tmp_pa
     assert set(states(batch.events).values()) == {"done"}
 
 
+def test_images_that_moved_are_named_where_they_are(batch: Callable, studies: Path, tmp_path: Path) -> None:
+    batch(names=NAMES[:1])
+    studies.rename(tmp_path / "elsewhere")
+    studies.symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):
+        batch(names=NAMES[:1])
+        assert states(batch.events) == {NAMES[0]: "kept"}
+        (record,) = read_run(tmp_path / "out")["studies"]
+        assert {Path(entry["file"]).parent for entry in record["inputs"]} == {tmp_path / "elsewhere" / NAMES[0]}
+    assert len((tmp_path / "out" / ".run" / "part-1-of-1.jsonl").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("change", [{"options": QCOptions(quantifier="authors")}, {"candidates": True}])
 def test_other_options_are_another_run(batch: Callable, change: dict[str, Any], tmp_path: Path) -> None:
     batch()
