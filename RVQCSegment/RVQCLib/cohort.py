@@ -223,6 +223,7 @@ class _Batch:
     journal: Journal
     header: dict[str, Any]
     progress: Callable[[dict[str, Any]], None]
+    _due: set[str] = field(default_factory=set)
     _done: int = 0
     _worked: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -230,13 +231,15 @@ class _Batch:
 
     @property
     def files(self) -> CohortFiles:
-        return CohortFiles(self.setup.out, self.journal, self.setup.options)
+        return CohortFiles(self.setup.out, self.journal, self.setup.options, self._due)
 
     def run(
         self, found: Sequence[StudySource], chosen: Sequence[StudySource], runner: _Runner, resume: bool
     ) -> dict[str, Any]:
         """All tasks, then the files of the cohort, which are written whatever happens."""
         self.setup.out.mkdir(parents=True, exist_ok=True)
+        failed = {record["study"] for record in self.journal.records() if record["state"] == "failed"}
+        self._due = {s.name for s in chosen if not resume or s.name in failed}
         self.files.write(self.header)
         state = "failed"
         try:
@@ -257,6 +260,7 @@ class _Batch:
     def _take(self, task: StudyTask, record: dict[str, Any], total: int) -> None:
         """Record one study and tell of it."""
         self._done += 1
+        self._due.discard(task.name)
         if record["state"] in ("kept", "edited"):
             self._keep(task, record)
         else:
@@ -315,6 +319,7 @@ class _Batch:
             self.progress({"event": "fences", "study": task.name, **place})
 
     def _finish(self, state: str) -> dict[str, Any]:
+        self._due.clear()
         self.journal.flush()
         self.journal.scan()
         if state == "done" and len(self.journal.studies) < self.header["n_found"]:

@@ -6,7 +6,7 @@ All are made from the journal, one record at a time; of every stack only its sco
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,12 @@ def study_verdict(record: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class CohortFiles:
-    """Writes the files of one batch from its journal."""
+    """Writes the files of one batch from its journal; rows of the studies `due` are appended to the table when done."""
 
     out: Path
     journal: Journal
     options: QCOptions
+    due: Collection[str] = ()
 
     def write(self, header: Mapping[str, Any]) -> dict[str, Any]:
         """Write all three.
@@ -65,7 +66,7 @@ class CohortFiles:
         cohort = fences_of(self.journal)
         header = {**header, "summary": self._summary(cohort), "fences": self._fences(cohort)}
         order = self._order(cohort)
-        write_table(self.out, (row for row, _, _ in self._rows(order, cohort)))
+        write_table(self.out, (row for row, _, _ in self._rows(order, cohort) if row["study"] not in self.due))
         CohortPage(header, self.options).write(self.out, self._rows(order, cohort))
         write_run(self.out, header, self._records(cohort))
         return header

@@ -123,6 +123,8 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 def read_table(out: str | Path) -> list[dict[str, Any]]:
     """The rows of ``cohort.csv``, worst first once the batch has ended: numbers as float, ``ood`` as bool, empty as None.
 
+    While a batch runs, a study that is done again is in the file with its old rows first; the last are read.
+
     Raises
     ------
     RVQCError
@@ -131,9 +133,12 @@ def read_table(out: str | Path) -> list[dict[str, Any]]:
     path = Path(out) / TABLE
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(stream)]
+            rows = [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise RVQCError(f"{path} cannot be read as a table ({error}); run 'rvqc batch' again with --resume.") from error
+    last = {row.get("study"): row.get("seconds") for row in rows}  # all rows of one time of a study have its seconds
+    rows = [row for row in rows if row.get("seconds") == last[row.get("study")]]
+    return list({tuple(row.get(key) for key in ("study", "view", "phase")): row for row in rows}.values())
 
 
 def _value(key: str, text: str | None) -> Any:

@@ -139,6 +139,29 @@ def test_a_result_that_another_run_judged_since_is_made_anew(batch: Callable, tm
     assert quality["options"] == QCOptions().to_json()
 
 
+def test_a_study_that_is_done_again_has_its_rows_once(batch: Callable, studies: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "out", []
+
+    def look(event: dict[str, Any]) -> None:
+        lines = (out / "cohort.csv").read_text(encoding="utf-8").splitlines()[1:]
+        told.append((len(lines), len(read_table(out))))
+
+    whole = damage(studies / NAMES[1])
+    batch(names=NAMES[:2])
+    (studies / NAMES[1] / f"{NAMES[1]}_frame01.nii.gz").write_bytes(whole)
+    batch(names=NAMES[:2], progress=look)  # a failure that is tried again
+    assert told[0] == (2, 2) and told[-1] == (4, 4)
+    told.clear()
+    batch(names=NAMES[:2], resume=False, progress=look)
+    assert told[0] == (2, 2) and told[-1] == (4, 4)
+    told.clear()
+    damage(studies / NAMES[0])
+    batch(names=NAMES[:2], progress=look)  # images that changed are known only when they are read
+    assert told[0] == (5, 3)
+    look({})
+    assert told[-1] == (3, 3)
+
+
 def test_two_corrupt_studies_are_named_and_a_resume_finishes(batch: Callable, studies: Path, tmp_path: Path) -> None:
     whole = {name: damage(studies / name) for name in NAMES[1:3]}
     answer = batch()
