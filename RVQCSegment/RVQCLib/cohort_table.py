@@ -20,7 +20,7 @@ COLUMNS = (
     *("n_slices", "flagged_slices", "outside_reference", "outside_cohort"),
     *("mask", "image_sha256", "mask_sha256", "seconds", "error"),
 )
-"""Distances in mm, volumes in ml; ``outside_…`` names the structures of which every candidate is beyond those fences, or
+"""Distances in mm, volumes in ml, none of a single slice; ``outside_…`` names the structures of which every candidate is beyond those fences, or
 ``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks`` are of the whole study.
 ``edited`` says what a person changed since; verdict, numbers and ``mask_sha256`` are those of the mask that RVQC wrote."""
 _NUMBERS = {column for column in COLUMNS if column.startswith(tuple(f"{s}_" for s in STRUCTURES))}
@@ -42,6 +42,8 @@ def table_rows(record: Mapping[str, Any], options: QCOptions) -> list[dict[str, 
             for structure in STRUCTURES
             for measure in MEASURES
         }
+        if stack["n_slices"] == 1:  # one slice has an area, no volume
+            measures |= {f"{structure}_volume_ml": None for structure in STRUCTURES}
         rows.append(
             {
                 **{key: stack[key] for key in ("view", "phase", "verdict", "ood", "mask", "n_slices")},

@@ -121,6 +121,20 @@ def test_rows_are_worst_first_in_table_and_page(pages: Path) -> None:
     assert [row["study"] for row in rows] == [row["study"] for row in table]
 
 
+def test_a_single_slice_has_no_volume(tmp_path: Path) -> None:
+    study = schematic_study("one", 1, views=("SA",))
+    picture = thumbnail(study.stacks[0], study.labels[0], {"slices": []})
+    stacks = [stack_record("one", phase, np.random.default_rng(3), picture) for phase in ("ED", "ES")]
+    record = {"study": "one", "state": "done", "settings": "s", "finished": "2024-01-01", "seconds": 1.0, "error": ""}
+    record |= {"checks": [], "inputs": [], "outputs": {}, "stacks": [{**stacks[0], "n_slices": 1}, stacks[1]]}
+    append_line(tmp_path / ".run" / "part-1-of-1.jsonl", json.dumps(record))
+    CohortFiles(tmp_path, Journal(tmp_path), QCOptions()).write({**HEADER, "n_found": 1})
+    assert {(row["phase"], row["LV_volume_ml"]) for row in read_table(tmp_path)} == {("ED", None), ("ES", 100.0)}
+    text = (tmp_path / "cohort.html").read_text(encoding="utf-8")
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
+    assert {(row["stack"], row["numbers"]["LV"][-1]) for row in rows} == {("SA_ED", None), ("SA_ES", 100.0)}
+
+
 def test_charts_count_every_stack_and_draw_both_fences(pages: Path) -> None:
     text = (pages / "cohort.html").read_text(encoding="utf-8")
     charts = re.findall(r'<svg viewBox="0 0 520 186".*?</svg>', text, re.S)
