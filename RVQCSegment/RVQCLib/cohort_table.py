@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ COLUMNS = (
     *("n_slices", "flagged_slices", "outside_reference", "outside_cohort"),
     *("mask", "image_sha256", "mask_sha256", "seconds", "error"),
 )
-"""Distances in mm, volumes in ml, none of a single slice; ``outside_…`` names the structures of which every candidate is beyond those fences, or
-``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks`` are of the whole study.
+"""Distances in mm, volumes in ml, none of a single slice; ``outside_…`` names the structures of which every candidate is
+beyond those fences, or ``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks``
+are of the whole study.
 ``edited`` says what a person changed since; verdict, numbers and ``mask_sha256`` are those of the mask that RVQC wrote."""
+_FORMULA = re.compile(r"'*[=+\-@]")
+"""How a text begins that Excel would run: ``'`` is put before it, and taken away when it is read."""
 _NUMBERS = {column for column in COLUMNS if column.startswith(tuple(f"{s}_" for s in STRUCTURES))}
 _NUMBERS |= {"n_slices", "seconds"}
 
@@ -98,8 +102,8 @@ def worst_first(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def write_table(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``cohort.csv`` whole, in the order of `rows`."""
-    with whole_file(out / TABLE) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    """Write ``cohort.csv`` whole, in the order of `rows`. By its first bytes Excel knows that it is UTF-8."""
+    with whole_file(out / TABLE) as part, part.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(_plain, rows))
@@ -115,11 +119,13 @@ def append_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as text; one row is one line."""
-    return {
-        key: " ".join(value.split()) if isinstance(value, str) and key != "study" else value
-        for key, value in row.items()
-    }
+    """Values as text that no spreadsheet runs; one row is one line."""
+    return {key: _text(key, value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _text(key: str, value: str) -> str:
+    text = value if key == "study" else " ".join(value.split())
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def read_table(out: str | Path) -> list[dict[str, Any]]:
@@ -134,7 +140,7 @@ def read_table(out: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(out) / TABLE
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise RVQCError(f"{path} cannot be read as a table ({error}); run 'rvqc batch' again with --resume.") from error
@@ -148,4 +154,6 @@ def _value(key: str, text: str | None) -> Any:
         return None
     if key in _NUMBERS:
         return float(text)
-    return text == "True" if key == "ood" else text
+    if key == "ood":
+        return text == "True"
+    return text[1:] if text[0] == "'" and _FORMULA.match(text) else text

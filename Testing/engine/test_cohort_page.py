@@ -17,7 +17,7 @@ from browser import Browser, find_chromium
 from conftest import schematic_study
 
 from RVQCLib.cohort_files import CohortFiles
-from RVQCLib.cohort_table import COLUMNS, read_table
+from RVQCLib.cohort_table import COLUMNS, append_rows, read_table, write_table
 from RVQCLib.files import append_line
 from RVQCLib.manifest import Journal
 from RVQCLib.quality import QCOptions
@@ -133,6 +133,20 @@ def test_a_single_slice_has_no_volume(tmp_path: Path) -> None:
     text = (tmp_path / "cohort.html").read_text(encoding="utf-8")
     rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
     assert {(row["stack"], row["numbers"]["LV"][-1]) for row in rows} == {("SA_ED", None), ("SA_ES", 100.0)}
+
+
+def test_a_spreadsheet_reads_umlauts_and_runs_no_name(tmp_path: Path) -> None:
+    names = ["Müller", "=1+1", "+1", "-1", "@x", "'=1", "'s", "a=b"]
+    rows = [{"study": name, "mask": f"{name}_SA_ED.nii.gz", "seconds": -1.5} for name in names]
+    write_table(tmp_path, rows[:2])
+    append_rows(tmp_path, rows[2:])
+    content = (tmp_path / "cohort.csv").read_bytes()
+    assert content.count(b"\xef\xbb\xbf") == 1 and content.startswith(b"\xef\xbb\xbfstudy,")
+    cells = [line.split(",")[0] for line in content.decode("utf-8-sig").splitlines()[1:]]
+    assert cells == ["Müller", "'=1+1", "'+1", "'-1", "'@x", "''=1", "'s", "a=b"]
+    assert [{key: row[key] for key in rows[0]} for row in read_table(tmp_path)] == rows
+    (tmp_path / "cohort.csv").write_bytes(content[3:])  # as older versions wrote it
+    assert [row["study"] for row in read_table(tmp_path)] == names
 
 
 def test_charts_count_every_stack_and_draw_both_fences(pages: Path) -> None:
