@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -34,6 +36,7 @@ class ReviewPage:
     def __init__(self, session: Session, guarded: Callable[[Callable[[], None]], bool]) -> None:
         self._session, self._guarded = session, guarded
         self._steps: Steps | None = None
+        self._stale = False
         self._failed: dict[str, str] = {}
         self.widget = qt.QWidget()
         self.table = StackTable(self._on_chosen)
@@ -75,7 +78,10 @@ class ReviewPage:
         return self._steps is None
 
     def enter(self) -> None:
-        """The page is shown: read the run anew."""
+        """The page is shown: read the run anew, after a decision that is being taken."""
+        self._stale = self._steps is not None
+        if self._stale:
+            return
         rows: list[Row] = []
         self._failed = {}
         self._guarded(lambda: rows.extend(self._session.rows()) or self._failed.update(self._session.unread()))
@@ -97,13 +103,15 @@ class ReviewPage:
         if not self.widget.visible or not places or self._steps is not None:
             return
         self._enable(False)
-        self._steps = Steps(self._decide(kind, places), lambda error: self._decided(error, places))
+        chosen = [(place, self.table.rows[place]) for place in places]
+        work = self._decide(kind, chosen, self._session.home, self._session.studies or ())
+        self._steps = Steps(work, lambda error: self._decided(error, chosen[-1][1]))
 
-    def _decide(self, kind: str, places: list[int]) -> Iterator[None]:
-        home, studies = self._session.home, self._session.studies or ()
+    def _decide(
+        self, kind: str, chosen: list[tuple[int, Row]], home: Path, studies: Sequence[Mapping[str, Any]]
+    ) -> Iterator[None]:
         note, reviewer, into_scene = self.note.text, self.reviewer.text, self.into_scene.checked
-        for place in places:
-            row = self.table.rows[place]
+        for place, row in chosen:
             image = decisions.image_of(studies, row)
             row = decisions.decide(home, row, kind, reviewer=reviewer, note=note, image=image)
             self.table.update(place, row)
@@ -114,14 +122,17 @@ class ReviewPage:
                 accept_into_scene(home, row, image, accepted_file(home, row))
             yield
 
-    def _decided(self, error: Exception | None, places: list[int]) -> None:
+    def _decided(self, error: Exception | None, last: Row) -> None:
         self._steps = None
         self._enable(True)
+        if self._stale:
+            self.enter()
         self._count()
         self.adopt.show()
         if error is None:
             self.note.text = ""
-            self.table.choose_next(places[-1])
+            rows = self.table.rows
+            self.table.choose_next(next((place for place, row in enumerate(rows) if row.key == last.key), -1))
         else:
             self._guarded(lambda: _raise(error))
 

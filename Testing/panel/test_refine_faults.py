@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from refine_walk import Walk
 
 from RVQCLib.bundle import load_bundle
-from RVQCLib.files import read_json, sha256
+from RVQCLib.files import read_json, sha256, write_json
 from RVQCLib.reviews import read_reviews
 
 
@@ -139,3 +140,44 @@ def test_a_run_that_somebody_works_on_is_not_resumed(walk: Walk, panel: Any, dat
         panel.click(walk.dialog.run.resume)
         assert "saved.refinement is being worked on by" in walk.dialog.message.text
     assert walk.dialog.session.state == "interrupted" and len(walk.events()) == events
+
+
+@pytest.fixture
+def saved(data: Path, tmp_path: Path) -> Path:
+    """A copy of the saved run: the folder of its bundle."""
+    for name in ("saved", "saved.refinement"):
+        shutil.copytree(data / name, tmp_path / name)
+    return tmp_path / "saved"
+
+
+def test_a_run_that_ends_during_a_decision_changes_nothing_of_it(
+    walk: Walk, panel: Any, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from RVQCRefineLib import decisions
+
+    walk.dialog.open_run(str(saved))
+    page, decide = walk.dialog.review, decisions.decide
+    chosen = [row.key for row in page.table.rows[:3]]
+    worst = page.table.rows[-1]
+
+    def decide_and_sort_anew(*args: Any, **kwargs: Any) -> Any:
+        quality = worst.after.mask.parent / "quality.json"
+        content = read_json(quality)
+        for stack in content["stacks"]:
+            stack["verdict"], stack["structures"]["RV"]["predicted_dice"] = "ood", 0.0
+        write_json(quality, content)
+        row = decide(*args, **kwargs)
+        walk.dialog.session.tell("run")
+        walk.dialog.show()
+        return row
+
+    panel.type(page.reviewer, "Ada")
+    walk.select([0, 1, 2])
+    monkeypatch.setattr(decisions, "decide", decide_and_sort_anew)
+    walk.decide("accepted")
+    assert [(r.study, r.view, r.phase) for r in read_reviews(walk.work / "reviews.jsonl")] == chosen
+    assert {file.name for file in (walk.work / "accepted").iterdir()} == {f"{'_'.join(key)}.nii.gz" for key in chosen}
+    rows = page.table.rows
+    assert rows[0].study == worst.study and {row.key for row in rows if row.decision} == set(chosen)
+    (place,) = page.table.places
+    assert not rows[place].decision
