@@ -33,7 +33,8 @@ def decide(
     home
         The folder of the run or batch, with its ``reviews.jsonl`` and ``accepted/``.
     image
-        The entry of the stack's image (`image_of`), whose hash is recorded; None where it is not known.
+        The entry of the stack's image (`image_of`), which must be the one that the QC judged; None where it is not known:
+        then the hash that the QC wrote down is recorded.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def decide(
     Raises
     ------
     RVQCError
-        Nobody is named, there is no new mask yet, or there is no old one to keep.
+        Nobody is named, there is no new mask yet, there is no old one to keep, or the image is gone or changed.
     OSError
         The log or the mask cannot be written.
     """
@@ -59,7 +60,7 @@ def decide(
         decision=decision,
         reviewer=reviewer.strip(),
         note=note.strip(),
-        image_sha256=image_hash(image) if image else "",
+        image_sha256=image_hash(row, image),
         mask_sha256=mask_hash(row.after.mask),
         bundle_hash=row.after.bundle_hash,
     )
@@ -81,12 +82,24 @@ def image_of(studies: Sequence[Mapping[str, Any]], row: Row) -> dict[str, Any] |
     return entries.get((row.view, row.phase)) or entries.get((row.view, ""))
 
 
-def image_hash(image: dict[str, Any]) -> str:
-    """SHA-256 of an image's file, of a DICOM series of all its files. Raises RVQCError where it cannot be read."""
+def image_hash(row: Row, image: Mapping[str, Any] | None) -> str:
+    """SHA-256 of the image that a stack's newest mask was made from; of a DICOM series of all its files.
+
+    Raises
+    ------
+    RVQCError
+        The file at `image` cannot be read, or is not the image that the QC judged any more.
+    """
     from RVQCLib.images import image_sha256
 
+    judged = (row.shown.stack.get("image") or {}).get("sha256", "")
+    if image is None:
+        return judged
     path = Path(image["file"])
     try:
-        return image_sha256(path)
+        found = image_sha256(path)
     except OSError as error:
         raise RVQCError(f"{path} cannot be read now ({error.strerror}); bring the folder of studies back.") from error
+    if judged and found != judged:
+        raise RVQCError(f"{path} has changed since the QC ran; bring the old file back, or run the QC again.")
+    return found

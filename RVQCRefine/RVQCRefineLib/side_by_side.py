@@ -14,6 +14,7 @@ import slicer
 
 from RVQCLib.files import RVQCError
 from RVQCLib.images import read_image, read_mask
+from RVQCRefineLib.decisions import image_hash
 from RVQCRefineLib.rows import Judged, Row
 from RVQCSlicerLib.scene import add_labels, add_volume
 from RVQCSlicerLib.viewer import StackViewer
@@ -37,7 +38,7 @@ class SideBySide:
         Raises
         ------
         RVQCError
-            The image is not known or a file cannot be read; then nothing is shown.
+            The image is not known or changed since the QC, or a file cannot be read; then nothing is shown.
         """
         self.clear()
         self._volume = volume_of(row, image)
@@ -116,7 +117,7 @@ def accepted_node(key: str) -> slicer.vtkMRMLSegmentationNode | None:
 
 
 def volume_of(row: Row, image: Mapping[str, Any] | None) -> slicer.vtkMRMLVolumeNode:
-    """The image of a stack: the one in the scene, else read from its file. Raises RVQCError where that cannot be."""
+    """The image of a stack: the one in the scene, else from its file. Raises RVQCError where it is gone or changed."""
     key = _key(row)
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if node.GetAttribute(IMAGE) == key:
@@ -125,6 +126,7 @@ def volume_of(row: Row, image: Mapping[str, Any] | None) -> slicer.vtkMRMLVolume
         raise RVQCError(
             f"Where the image of {row.study} lies is not written down; choose the folder of the studies in step 1."
         )
+    image_hash(row, image)
     frame = image["frame"]
     if image["phase"] == "":  # a cine whose phases the engine found
         found = next(entry for entry in row.shown.cine if entry["view"] == row.view)

@@ -195,10 +195,29 @@ def test_decisions_are_lines_with_hashes_and_only_accepted_masks_are_files(run: 
     one, two = read_reviews(run.path / "reviews.jsonl")
     assert (one.study, one.phase, one.decision, one.reviewer, one.note) == (*first.key[::2], "accepted", "Ada", "fine")
     assert one.image_sha256 == sha256(image["file"]) and one.mask_sha256 == sha256(file)
-    assert one.bundle_hash == accepted.after.bundle_hash and (two.decision, two.image_sha256) == ("rejected", "")
+    assert one.bundle_hash == accepted.after.bundle_hash and two.decision == "rejected"
+    other = image_of(run.request().studies, second)
+    assert other is not None and two.image_sha256 == sha256(other["file"])  # as the QC wrote it down
     assert [row.decision for row in rows_of(run)[:3]] == ["accepted", "rejected", ""]
     decide(run.path, first, KEEP_OLD, reviewer="Ada")
     assert list((run.path / "accepted").iterdir()) == [] and rows_of(run)[0].decision == "kept old"
+
+
+def test_an_image_that_changed_since_the_qc_is_not_decided_on(run: RunFolder, tmp_path: Path) -> None:
+    row = rows_of(run)[0]
+    image = image_of(run.request().studies, row)
+    assert image is not None
+    other = shutil.copyfile(image["file"], tmp_path / "image.nii.gz")
+    moved = {**image, "file": str(other)}
+    decide(run.path, row, REJECT, reviewer="Ada", image=moved)
+    other.write_bytes(b"of another study")
+    with pytest.raises(RVQCError, match=r"image.nii.gz has changed since the QC ran; bring the old file back"):
+        decide(run.path, row, ACCEPT, reviewer="Ada", image=moved)
+    other.unlink()
+    with pytest.raises(RVQCError, match=r"image.nii.gz cannot be read now"):
+        decide(run.path, row, ACCEPT, reviewer="Ada", image=moved)
+    (review,) = read_reviews(run.path / "reviews.jsonl")
+    assert review.image_sha256 == sha256(image["file"]) and not (run.path / "accepted").exists()
 
 
 def test_what_cannot_be_decided_says_why(run: RunFolder) -> None:

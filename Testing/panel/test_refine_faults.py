@@ -181,3 +181,35 @@ def test_a_run_that_ends_during_a_decision_changes_nothing_of_it(
     assert rows[0].study == worst.study and {row.key for row in rows if row.decision} == set(chosen)
     (place,) = page.table.places
     assert not rows[place].decision
+
+
+def test_an_image_that_changed_since_the_qc_is_neither_shown_nor_decided_on(
+    walk: Walk, panel: Any, data: Path, tmp_path: Path
+) -> None:
+    import slicer
+
+    from RVQCRefineLib.decisions import image_of
+
+    shutil.copytree(data / "new", tmp_path / "new")
+    shutil.copytree(data / "batch", tmp_path / "batch")
+    content = read_json(data / "batch" / "run.json")
+    for study in content["studies"]:
+        for entry in study["inputs"]:
+            entry["file"] = str(tmp_path / Path(entry["file"]).relative_to(data))
+    write_json(tmp_path / "batch" / "run.json", content)
+    walk.dialog.open_run(str(tmp_path / "batch"))
+    page = walk.dialog.review
+    panel.type(page.reviewer, "Ada")
+    first, second = page.table.rows[:2]
+    file = Path(image_of(walk.dialog.session.studies, second)["file"])
+    shutil.copyfile(data / "labelled" / "patient001" / "patient001_frame01.nii.gz", file)
+    walk.select([1])
+    said = f"{file} has changed since the QC ran; bring the old file back, or run the QC again."
+    assert walk.dialog.message.text == said
+    assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    walk.select([0, 1])
+    walk.decide("accepted")
+    assert walk.dialog.message.text == said
+    (review,) = read_reviews(tmp_path / "batch" / "reviews.jsonl")
+    assert (review.study, review.phase) == (first.study, first.phase)
+    assert [name.name for name in (tmp_path / "batch" / "accepted").iterdir()] == [f"{'_'.join(first.key)}.nii.gz"]
