@@ -168,7 +168,7 @@ def batch_rows(out: Path) -> list[Row]:
         raise RVQCError(f"{out} holds no batch; give the folder that 'rvqc batch' wrote to.")
     decided = {(r.study, r.view, r.phase, r.mask_sha256): r for r in read_reviews(out / REVIEWS)}
     rows = []
-    for home in sorted(path.parent for path in out.glob("*/quality.json")):
+    for home in sorted(path.parent for path in out.glob("[!.]*/quality.json")):  # .part-… are half written
         for (view, phase), new in _judged(home).items():
             review = decided.get((home.name, view, phase, mask_hash(new.mask)))
             rows.append(Row(home.name, view, phase, len(new.stack["slices"]), None, new, review=review))

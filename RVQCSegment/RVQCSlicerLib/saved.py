@@ -18,7 +18,7 @@ from RVQCSlicerLib.words import short
 
 
 def result_folders(path: str) -> list[Path]:
-    """The folders of studies at `path`: itself, or those directly in it, by name.
+    """The folders of studies at `path`: itself, or those directly in it, by name; not those that are half written.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def result_folders(path: str) -> list[Path]:
         There are none.
     """
     folder = Path(path)
-    found = [one for one in (folder, *sorted(folder.glob("*"))) if (one / "quality.json").is_file()]
+    found = [one for one in (folder, *sorted(folder.glob("[!.]*"))) if (one / "quality.json").is_file()]
     if not found:
         raise RVQCError(f"{path} holds no results (no quality.json); choose the folder that a QC run wrote.")
     return found[:1] if found[0] == folder else found

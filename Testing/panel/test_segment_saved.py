@@ -111,6 +111,17 @@ def test_results_that_name_no_image_are_not_reviewed(widget: Any, panel: Panel, 
     assert not (tmp_path / "old" / "reviews.jsonl").exists() and not (tmp_path / "old" / "accepted").exists()
 
 
+def test_a_folder_that_is_half_written_is_no_result(batch: Path, tmp_path: Path) -> None:
+    from RVQCRefineLib.rows import batch_rows
+    from RVQCSlicerLib.saved import result_folders
+
+    home = shutil.copytree(batch, tmp_path / "batch")
+    names, keys = [folder.name for folder in result_folders(str(home))], [row.key for row in batch_rows(home)]
+    shutil.copytree(batch / "patient101", home / ".part-patient101-ab12cd34")
+    assert [folder.name for folder in result_folders(str(home))] == names
+    assert [row.key for row in batch_rows(home)] == keys
+
+
 def test_an_image_that_was_changed_is_not_shown_as_the_judged_one(
     widget: Any, panel: Panel, batch: Path, tmp_path: Path
 ) -> None:
