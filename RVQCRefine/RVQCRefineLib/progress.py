@@ -135,9 +135,9 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def log_line(event: Mapping[str, Any]) -> str:
-    """An event of the log as one line for people."""
-    time = event["time"][11:19]
+def log_line(event: Mapping[str, Any], zone: datetime.tzinfo | None = None) -> str:
+    """An event of the log as one line for people, with the time of `zone`; None for that of this computer."""
+    time = f"{datetime.datetime.fromisoformat(event['time']).astimezone(zone):%H:%M:%S}"
     name = event["event"]
     if name in ("segment", "calibrate", "epoch", "candidate"):
         words = Progress().after(event).said

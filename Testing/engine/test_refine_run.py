@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,11 @@ def test_events_and_times_in_words() -> None:
         "flagged": 7,
         "guard_dice": 0.8,
     }
-    assert log_line(event) == (
-        "10:00:05  SA candidate 2 of 2, epoch 1 of 2; 7 flagged stacks (9 before), loss 2.000, guard Dice 0.800"
+    india = timezone(timedelta(hours=5, minutes=30))
+    assert log_line(event, india) == (
+        "15:30:05  SA candidate 2 of 2, epoch 1 of 2; 7 flagged stacks (9 before), loss 2.000, guard Dice 0.800"
     )
+    assert log_line(event).startswith(f"{datetime.fromisoformat(event['time']).astimezone():%H:%M:%S}  SA")
     assert [duration(s) for s in (None, 20, 200, 7500)] == ["", "under a minute", "3 min", "2 h 5 min"]
 
 
