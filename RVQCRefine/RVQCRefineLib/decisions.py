@@ -99,7 +99,10 @@ def image_hash(row: Row, image: Mapping[str, Any] | None) -> str:
     try:
         found = image_sha256(path)
     except OSError as error:
-        raise RVQCError(f"{path} cannot be read now ({error.strerror}); bring the folder of studies back.") from error
+        mend = "bring the folder of studies back"
+        if row.before is None:  # a batch, which takes up its results wherever the images lie
+            mend = "resume the batch from where the images are now"
+        raise RVQCError(f"{path} cannot be read now ({error.strerror}); {mend}.") from error
     if judged and found != judged:
         raise RVQCError(f"{path} has changed since the QC ran; bring the old file back, or run the QC again.")
     return found

@@ -217,8 +217,9 @@ def test_an_image_that_changed_since_the_qc_is_not_decided_on(run: RunFolder, tm
     with pytest.raises(RVQCError, match=r"image.nii.gz has changed since the QC ran; bring the old file back"):
         decide(run.path, row, ACCEPT, reviewer="Ada", image=moved)
     other.unlink()
-    with pytest.raises(RVQCError, match=r"image.nii.gz cannot be read now"):
-        decide(run.path, row, ACCEPT, reviewer="Ada", image=moved)
+    for one, mend in ((row, "bring the folder of studies back"), (replace(row, before=None), "resume the batch from")):
+        with pytest.raises(RVQCError, match=rf"image.nii.gz cannot be read now .*; {mend}"):
+            decide(run.path, one, ACCEPT, reviewer="Ada", image=moved)
     (review,) = read_reviews(run.path / "reviews.jsonl")
     assert review.image_sha256 == sha256(image["file"]) and not (run.path / "accepted").exists()
 
