@@ -165,4 +165,6 @@ def _slice_node(name: str) -> slicer.vtkMRMLSliceNode | None:
 
 
 def _key(row: Row) -> str:
-    return "/".join(row.key)
+    """The stack and its very image: the scene may hold one of the same name out of another run."""
+    image = row.shown.stack.get("image") or {}
+    return "/".join((*row.key, image.get("sha256", ""), str(image.get("frame"))))

@@ -183,6 +183,17 @@ def test_a_run_that_ends_during_a_decision_changes_nothing_of_it(
     assert not rows[place].decision
 
 
+def copy_batch(data: Path, home: Path) -> None:
+    """A copy of the batch, and of the studies that it names."""
+    shutil.copytree(data / "new", home / "new")
+    shutil.copytree(data / "batch", home / "batch")
+    content = read_json(data / "batch" / "run.json")
+    for study in content["studies"]:
+        for entry in study["inputs"]:
+            entry["file"] = str(home / Path(entry["file"]).relative_to(data))
+    write_json(home / "batch" / "run.json", content)
+
+
 def test_an_image_that_changed_since_the_qc_is_neither_shown_nor_decided_on(
     walk: Walk, panel: Any, data: Path, tmp_path: Path
 ) -> None:
@@ -190,13 +201,7 @@ def test_an_image_that_changed_since_the_qc_is_neither_shown_nor_decided_on(
 
     from RVQCRefineLib.decisions import image_of
 
-    shutil.copytree(data / "new", tmp_path / "new")
-    shutil.copytree(data / "batch", tmp_path / "batch")
-    content = read_json(data / "batch" / "run.json")
-    for study in content["studies"]:
-        for entry in study["inputs"]:
-            entry["file"] = str(tmp_path / Path(entry["file"]).relative_to(data))
-    write_json(tmp_path / "batch" / "run.json", content)
+    copy_batch(data, tmp_path)
     walk.dialog.open_run(str(tmp_path / "batch"))
     page = walk.dialog.review
     panel.type(page.reviewer, "Ada")
@@ -213,3 +218,37 @@ def test_an_image_that_changed_since_the_qc_is_neither_shown_nor_decided_on(
     (review,) = read_reviews(tmp_path / "batch" / "reviews.jsonl")
     assert (review.study, review.phase) == (first.study, first.phase)
     assert [name.name for name in (tmp_path / "batch" / "accepted").iterdir()] == [f"{'_'.join(first.key)}.nii.gz"]
+
+
+def test_a_study_of_the_same_name_in_another_run_has_its_own_image(
+    walk: Walk, panel: Any, data: Path, tmp_path: Path
+) -> None:
+    import slicer
+
+    from RVQCRefineLib.decisions import image_of
+    from RVQCRefineLib.side_by_side import accept_into_scene
+
+    walk.dialog.open_run(str(data / "saved"))
+    page = walk.dialog.review
+    row = page.table.rows[0]
+    other = next(one.study for one in page.table.rows if one.study != row.study)
+    accept_into_scene(walk.work, row, image_of(walk.dialog.session.studies, row), row.after.mask)
+    (kept,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+
+    copy_batch(data, tmp_path)
+    quality = tmp_path / "batch" / row.study / "quality.json"
+    file = tmp_path / "new" / row.study / f"{row.study}_frame{'01' if row.phase == 'ED' else '12'}.nii.gz"
+    shutil.copyfile(data / "new" / other / file.name.replace(row.study, other), file)
+    content = read_json(quality)
+    for stack in content["stacks"]:
+        if stack["phase"] == row.phase:
+            stack["image"]["sha256"] = sha256(file)
+    write_json(quality, content)
+    walk.dialog.open_run(str(tmp_path / "batch"))
+    page.follow.checked = True
+    walk.select([[one.key for one in page.table.rows].index(row.key)])
+    assert walk.dialog.message.text == ""
+    shown = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node is not kept]
+    assert len(shown) == 1 and (slicer.util.arrayFromVolume(shown[0]) != slicer.util.arrayFromVolume(kept)).any()
+    walk.dialog.window.close()
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [kept]
