@@ -131,9 +131,7 @@ def in_words(answer: Mapping[str, Any]) -> list[str]:
     study, lines = answer["study"], []
     for stack in answer["stacks"]:
         flagged = ", ".join(str(entry["index"] + 1) for entry in stack["slices"] if entry["flag"])
-        reasons = "; ".join(stack["reasons"]) or ("nothing unusual as a whole" if flagged else "nothing unusual")
-        look = (
-            f"; slices to look at: {flagged} of {len(stack['slices'])}" if flagged and len(stack["slices"]) > 1 else ""
-        )
-        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({reasons}{look})")
+        usual = f"nothing unusual as a whole; slices to look at: {flagged}" if flagged else "nothing unusual"
+        said = "; ".join(stack["reasons"]) or usual  # reasons name the slices themselves
+        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({said})")
     return lines + [f"{study}: {said}" for said in (*frames_in_words(answer["cine"]), *answer["checks"])]

@@ -233,8 +233,8 @@ def test_a_result_in_words_has_the_frames_and_the_checks() -> None:
     answer = {"study": "a", "stacks": stacks, "cine": [{"view": "SA", "ed": 0, "es": 9}], "checks": ["anatomy: odd"]}
     assert in_words(answer) == [
         "a SA ED: trusted (nothing unusual)",
-        "a SA ES: look (one; two; slices to look at: 1, 3 of 4)",
-        "a LA ED: trusted (nothing unusual as a whole; slices to look at: 1, 3 of 4)",
+        "a SA ES: look (one; two)",
+        "a LA ED: trusted (nothing unusual as a whole; slices to look at: 1, 3)",
         "a: SA: frame 1 of the cine is ED, frame 10 is ES",
         "a: anatomy: odd",
     ]
