@@ -21,7 +21,7 @@ from RVQCLib.training import TrainingConfig
 Rows = Mapping[tuple[str, ...], Mapping[str, Any]]
 """What a method reached, a row a stack, by whatever tells stacks apart, the study second: (seed, study, view, phase)."""
 _NAMES = {"dice": ("Dice", 3), "hd_mm": ("HD, mm", 1), "hd95_mm": ("HD95, mm", 1)}
-FREE = ("data", "out", "seeds", "groups", "jobs", "bundle")
+FREE = ("data", "out", "seeds", "groups", "jobs")
 """Options that may change between two calls which fill one folder."""
 
 

@@ -99,8 +99,8 @@ def _check_known(source: StudySource, folder: Path) -> None:
             "give the challenge's folder."
         )
     if not source.group:
-        image = next(iter(source.images.values()))
-        raise RVQCError(find_subject((image[0] if isinstance(image, tuple) else image).parent, source.name).problem)
+        _, (image, _) = source.image_files[0]
+        raise RVQCError(find_subject(image.parent, source.name).problem)
 
 
 def _check_labelled(source: StudySource, training: int) -> None:

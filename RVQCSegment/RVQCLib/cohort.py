@@ -160,8 +160,7 @@ def _check_places(folder: Path, out: Path, found: Sequence[StudySource]) -> None
     """Refuse a folder for the results where one of them would come in the place of images, by links as well."""
     taken = {EDITED, *(source.name for source in found)}
     for source in found:
-        entries = (*source.images.values(), *source.labels.values())
-        files = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
+        files = [file for _, (file, _) in (*source.image_files, *source.label_files)]
         for path in (folder, folder / source.name, *files):
             place = path.resolve()
             if place != out and place.is_relative_to(out) and (name := place.relative_to(out).parts[0]) in taken:

@@ -149,8 +149,9 @@ def scan(opened: Opened, progress: Progress, cancelled: Asked, *, folder: str) -
 
 
 def _found(source: StudySource) -> dict[str, Any]:
-    entries = [(key, entry if isinstance(entry, tuple) else (entry, None)) for key, entry in source.images.items()]
-    images = [{"view": v, "phase": p, "file": str(file), "frame": frame} for (v, p), (file, frame) in entries]
+    images = [
+        {"view": v, "phase": p, "file": str(file), "frame": frame} for (v, p), (file, frame) in source.image_files
+    ]
     return {"study": source.name, "layout": source.layout, "images": images, "problems": list(source.problems)}
 
 

@@ -42,6 +42,16 @@ class StudySource:
     layout: str = "plain"
     problems: tuple[str, ...] = ()
 
+    @property
+    def image_files(self) -> list[tuple[Key, tuple[Path, int | None]]]:
+        """(view, phase), and file and frame, of every image; the frame is None where the file is no cine of picked phases."""
+        return _entries(self.images)
+
+    @property
+    def label_files(self) -> list[tuple[Key, tuple[Path, int | None]]]:
+        """The same of every true mask."""
+        return _entries(self.labels)
+
     def load(self, labels: bool = False) -> Study:
         """Read the study; with `labels` the true masks as well, where there are any.
 
@@ -55,18 +65,16 @@ class StudySource:
             raise RVQCError(self.problems[0])
         stacks = tuple(
             read_image(path, view=view, phase=phase, frame=frame)
-            for (view, phase), (path, frame) in _entries(self.images)
+            for (view, phase), (path, frame) in self.image_files
             if phase
         )
-        cines = tuple(
-            tuple(read_cine(path, view=view)) for (view, phase), (path, _) in _entries(self.images) if not phase
-        )
+        cines = tuple(tuple(read_cine(path, view=view)) for (view, phase), (path, _) in self.image_files if not phase)
         study = Study(self.name, stacks, (), self.group, self.vendor, cines)
         return replace(study, labels=tuple(self._masks(study))) if labels else study
 
     def _masks(self, study: Study) -> Iterable[Stack]:
         convention = "acdc" if self.layout == "acdc" else "mnms2"
-        for (view, phase), (path, _) in _entries(self.labels):
+        for (view, phase), (path, _) in self.label_files:
             image = study.stack(view, phase)
             if image is None and any(cine[0].view == view for cine in study.cines):
                 raise RVQCError(
@@ -108,7 +116,7 @@ def in_folder(folder: Path) -> list[StudySource]:
 
 def _nameable(source: StudySource) -> StudySource:
     """The source, or one that stands for it and has a problem where results could not name its files."""
-    paths = [path for _, (path, _) in (*_entries(source.images), *_entries(source.labels))]
+    paths = [path for _, (path, _) in (*source.image_files, *source.label_files)]
     if said := next(filter(None, map(not_utf8, paths)), ""):
         source = replace(source, images={}, labels={}, problems=(said, *source.problems))
     return replace(source, name=shown(source.name), problems=tuple(dict.fromkeys(map(shown, source.problems))))

@@ -41,8 +41,7 @@ def input_hashes(source: StudySource) -> list[dict[str, Any]]:
         A file that the scan of the folder found is gone or cannot be read.
     """
     inputs = []
-    for (view, phase), entry in source.images.items():
-        path, frame = entry if isinstance(entry, tuple) else (entry, None)
+    for (view, phase), (path, frame) in source.image_files:
         try:
             digest = image_sha256(path)
         except OSError as error:

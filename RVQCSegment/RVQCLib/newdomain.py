@@ -151,7 +151,7 @@ def _left(written: Path, source: StudySource) -> dict[str, Any]:
     """The quality.json that an earlier run left of a study; RVQCError where its images are not those that lie there now."""
     content = read_json(written)
     known = {stack["image"]["sha256"] for stack in content["stacks"]} - {""}
-    files = {entry[0] if isinstance(entry, tuple) else entry for entry in source.images.values()}
+    files = {file for _, (file, _) in source.image_files}
     try:
         now = {image_sha256(file) for file in files}
     except OSError:  # said when it is to be read
