@@ -17,7 +17,7 @@ COLUMNS = {
     "Dice before": "Predicted Dice of the RV before, with its 90 % lower bound",
     "Dice after": "Predicted Dice of the RV after, with its 90 % lower bound",
     "Flagged slices": "Before and after, of all; every slice where the mask failed as a whole, as one without an RV did",
-    "RVQC proposes": "Whether the new mask is better by both opinions, shape and agreement",
+    "RVQC proposes": "Whether the new mask is to replace the old one, by its predicted Dice, shape and agreement",
     "Decision": "What was decided, and by whom",
 }
 EDITED = "Somebody changed this mask; verdict and numbers are of the mask that RVQC wrote."

@@ -43,8 +43,8 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
     That the networks are better on such images is known from labelled ones with the look of the new domain. What is asked here is
     whether this stack speaks against it. Where the predicted Dice of the RV, the calibrated sum of both opinions, clearly rises
     or falls (by `CLEAR`), that decides. Else a mask is refused that becomes out of distribution, or in which an RV at ES comes to
-    a slice above its base: most that does harm is the atrium in a slice that the base has left. Where the predicted Dice or the candidates'
-    agreement rises, the mask is taken; where neither does, only if both, and pDC, are the same (`SAME`, `ALIKE`). Every structure's
+    a slice above its base: most that does harm is the atrium in a slice that the base has left. Where the predicted Dice rises, the
+    mask is taken; where it does not, only if neither it nor pDC nor the candidates' agreement is worse (`SAME`, `ALIKE`). Every structure's
     volume may change between `LEAST_VOLUME` and `MOST_VOLUME`, and grow more where its own predicted Dice rises by `PLAIN`. One
     that was missing may appear, none may vanish.
     """
@@ -75,18 +75,21 @@ def accept(before: Mapping[str, Any], after: Mapping[str, Any]) -> Acceptance:
             f"at ES the RV comes to slice {above[0] + 1} above its base, and its predicted Dice does not clearly rise"
         )
         return Acceptance(False, said)
-    for name, key in (("predicted Dice", "predicted_dice"), ("agreement", "agreement")):
-        if now[key] > rv[key]:
-            return Acceptance(True, f"the {name} of the RV rises from {rv[key]:.3f} to {now[key]:.3f}")
-    for name, key, slack in (
-        ("predicted Dice", "predicted_dice", SAME),
-        ("shape", "pDC", SAME),
-        ("agreement", "agreement", ALIKE),
-    ):
-        if now[key] < rv[key] - slack:
-            return Acceptance(
-                False, f"nothing speaks for it, and the {name} of the RV is worse ({rv[key]:.3f}, now {now[key]:.3f})"
-            )
+    if new_dice > dice:
+        return Acceptance(True, f"the predicted Dice of the RV rises from {dice:.3f} to {new_dice:.3f}")
+    worse = [
+        f"the {name} of the RV is worse ({rv[key]:.3f}, now {now[key]:.3f})"
+        for name, key, slack in (
+            ("predicted Dice", "predicted_dice", SAME),
+            ("shape", "pDC", SAME),
+            ("agreement", "agreement", ALIKE),
+        )
+        if now[key] < rv[key] - slack
+    ]
+    if worse:
+        return Acceptance(False, f"nothing speaks for it, and {worse[0]}")
+    if now["agreement"] > rv["agreement"]:
+        return Acceptance(True, f"the agreement of the RV rises from {rv['agreement']:.3f} to {now['agreement']:.3f}")
     return Acceptance(True, "neither opinion speaks against it")
 
 
