@@ -99,7 +99,9 @@ def gather(
     labelled = examples(parts["train"], source) if config.recipe.supervised else []
     guards = examples(parts["guard"], sampling.size)
     thin = thinned(guards, config.guard_slices)
-    new, old = [stack.images[:, 0] for stack in flagged], [example.images for example in guards]
+    new = [stack.images[:, 0] for stack in flagged]
+    # Not the guard's: it is to show how often an image of before is taken for one of the new domain.
+    old = [_scaled(_middle(one.images, sampling), sampling) for one in labelled] or [one.images for one in guards]
     ghosts = Ghosts.of([stack.source for stack in flagged])
     shapes = Shapes.of([_consensus(stack) for stack in flagged], [example.labels for example in guards])
     generator = torch.Generator().manual_seed(config.seed)
@@ -124,15 +126,25 @@ def _as_new(
     example: Example, shapes: Shapes | None, ghosts: Ghosts | None, sampling: Sampling, generator: torch.Generator
 ) -> Example:
     """An example of a larger window with shapes and ghosts of the new domain, cut to the networks' and scaled to 0..1 there."""
-    edge = (example.images.shape[-1] - sampling.size) // 2
-    middle = np.s_[:, edge : edge + sampling.size, edge : edge + sampling.size]
     pixels, labels = torch.from_numpy(example.images).float()[:, None], torch.from_numpy(example.labels)
     if shapes is not None:
         pixels, labels = shapes.give(pixels, labels, generator=generator)
     if ghosts is not None:
         pixels = ghosts.give(pixels, generator=generator)
-    images = pixels[:, 0].numpy()[middle]
-    return replace(example, images=sampling.scale(images, images).astype(np.float16), labels=labels.numpy()[middle])
+    images = _scaled(_middle(pixels[:, 0].numpy(), sampling), sampling)
+    return replace(example, images=images, labels=_middle(labels.numpy(), sampling))
+
+
+def _middle(pixels: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """The networks' window of a larger one (slices, size, size)."""
+    edge = (pixels.shape[-1] - sampling.size) // 2
+    return pixels[:, edge : edge + sampling.size, edge : edge + sampling.size]
+
+
+def _scaled(images: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Images scaled to 0..1 by what they hold, float16."""
+    images = images.astype(np.float32)
+    return sampling.scale(images, images).astype(np.float16)
 
 
 def _styled(guard: Sequence[Example], looks: Looks, generator: torch.Generator) -> list[Example]:
