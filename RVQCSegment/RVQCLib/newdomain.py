@@ -71,10 +71,18 @@ class NewDomain:
             self._tell(source.name, "before", number)
 
     def _segment(self, source: StudySource, bundle: Bundle, moment: str) -> dict[str, Any]:
-        result = segment_study(source.load(), bundle, device=self.device, cancelled=self.cancelled)
+        cines = self._before.get(source.name, {}).get(
+            "cine", ()
+        )  # the same frames as before: one mask is to be compared with the other
+        frames = {cine["view"]: (cine["ed"], cine["es"]) for cine in cines}
+        result = segment_study(source.load(), bundle, frames=frames, device=self.device, cancelled=self.cancelled)
         if self.writes:
             write_result(result, self.folder / source.name, folder_name=moment)
         return result.to_json()
+
+    def images(self) -> set[str]:
+        """SHA-256 of the images that were segmented before."""
+        return {stack["image"]["sha256"] for content in self._before.values() for stack in content["stacks"]} - {""}
 
     def flagged(self, view: str, config: RefinementConfig) -> list[tuple[str, str]]:
         """(study, phase) of every stack of the view that is to be learnt from, most of them at most, drawn by the seed."""

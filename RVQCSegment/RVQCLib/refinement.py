@@ -16,28 +16,36 @@ from typing import Any
 import numpy as np
 
 from RVQCLib.adaptation import Refined, Refinement
-from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle, same_networks
-from RVQCLib.calibration import labelled_stacks
-from RVQCLib.dataset import PARTS, split
+from RVQCLib.bundle import Bundle, ViewModels, check_target, load_bundle, replace_calibration, same_networks
+from RVQCLib.calibration import FEW, Pool, calibrate_view, labelled_stacks
 from RVQCLib.distributed import Crew, crew
 from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_folder, write_json
-from RVQCLib.fitting import Report, native_precision
+from RVQCLib.fitting import Report
 from RVQCLib.heap import give_back
 from RVQCLib.inference import choose_device
+from RVQCLib.labelled import has_labels, labelled_parts, tell_doubles
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.material import gather, source_size
 from RVQCLib.newdomain import NewDomain
 from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
 from RVQCLib.stack import STRUCTURES
 from RVQCLib.study import StudySource, find_studies
-from RVQCLib.successor import recalibrate, write_successor
+from RVQCLib.successor import write_successor
 from RVQCLib.teachers import Flagged
-from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt
+from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt, with_refined
 
 __all__ = ["RECIPES", "Recipe", "RefinementConfig", "refine_bundle"]
 
 log = logging.getLogger(__name__)
+
+CLAIMED = {
+    "config": "of another configuration",
+    "bundle": "of another bundle",
+    "studies": "of other unlabelled studies",
+    "labelled": "with other labelled studies",
+}
+"""What makes a refinement the same one as that of its work folder, and what is said where it is another."""
 
 
 @dataclass
@@ -115,14 +123,12 @@ def refine_bundle(
     sources = _sources(unlabelled, names)
     members = crew()
     device = choose_device(device)
-    if config.precision == "auto":
-        config = replace(config, precision=native_precision(device))
     home = Path(work) if work else Path(f"{out}.refinement")
     if members.size > 1 and config.recipe.live:
         raise RVQCError(
             f"The mode {config.mode} normalizes by the batch, which processes do not share; start one alone."
         )
-    parts = _labelled_parts(labelled, bundle, config)
+    parts = labelled_parts(labelled, bundle, config, report if members.leads else lambda event: None)
     claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
     claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}
     job = _Job(bundle, Path(out), home, config, device, report, cancelled, members, parts)
@@ -157,6 +163,8 @@ def _refine(job: _Job, domain: NewDomain, name: str) -> None:
     domain.segment_before(job.bundle)
     if len(domain.failed) == len(domain.sources):
         raise RVQCError(next(iter(domain.failed.values())))
+    if job.crew.leads:
+        tell_doubles(job.parts, domain.images(), job.report)
     for view in job.bundle.views:
         _refine_view(job, domain, view)
     if job.crew.leads:
@@ -173,29 +181,6 @@ def _sources(unlabelled: str | Path, names: Sequence[str] | None) -> list[StudyS
     return [source for source in sources if source.name in set(names)]
 
 
-def _labelled_parts(
-    labelled: str | Path | None, bundle: Bundle, config: RefinementConfig
-) -> dict[str, list[StudySource]]:
-    """The labelled studies to learn from and those that guard: by the split that the bundle records, else a new one."""
-    if labelled is None:
-        return {"train": [], "guard": []}
-    sources = {source.name: source for source in find_studies(labelled)}
-    recorded = [view.get("training", {}).get("split", {}) for view in bundle.description["views"].values()]
-    named = {part: {n for parts in recorded for n in parts.get(part, ())} & set(sources) for part in PARTS}
-    if any(named.values()):
-        train = named["train"] - named["validation"] - named["test"]
-        guard = named["validation"] - named["train"] - named["test"]
-    else:
-        parts = split(tuple(sources.values()), seed=config.seed, validation=0.2, test=0.0)
-        train, guard = set(parts["train"]), set(parts["validation"])
-    if not train or not guard:
-        raise RVQCError(
-            f"{labelled} has {len(train)} studies to learn from and {len(guard)} that may guard; give studies of both "
-            "the train and the validation part of the bundle's split, or at least 5 others."
-        )
-    return {"train": [sources[n] for n in sorted(train)], "guard": [sources[n] for n in sorted(guard)]}
-
-
 def _claim(work: Path, content: dict[str, Any], resume: bool) -> None:
     """Make `work` the folder of this refinement, or refuse it; leftovers of a killed run are swept."""
     mark = work / "claim.json"
@@ -203,8 +188,10 @@ def _claim(work: Path, content: dict[str, Any], resume: bool) -> None:
         raise RVQCError(
             f"{work} holds a refinement that began earlier; go on with it (--resume), or choose another --work."
         )
-    if mark.exists() and not same_settings(read_json(mark), content, {"config": RefinementConfig().to_json()}):
-        raise RVQCError(f"{work} holds the refinement of another configuration; remove it or choose another --work.")
+    stored, defaults = read_json(mark) if mark.exists() else content, {"config": RefinementConfig().to_json()}
+    for key, what in CLAIMED.items():
+        if not same_settings(stored.get(key), content[key], defaults.get(key, {})):
+            raise RVQCError(f"{work} holds a refinement {what}; remove it or choose another --work.")
     for part in work.rglob(".part-*") if work.exists() else ():
         shutil.rmtree(part, ignore_errors=True)
     write_json(mark, content)
@@ -251,7 +238,7 @@ def _without_lessons(job: _Job, view: str) -> str:
     """Why a view stays as it is, whatever its stacks are like, or an empty string."""
     if job.config.recipe.teacher == "none" or job.config.epochs == 0:
         return "the mode is none"
-    if job.parts["train"] and not _has_labels(job, view):
+    if job.parts["train"] and not has_labels(job.parts, view):
         return f"no labelled {view} stack teaches, or fewer than two guard"
     return ""
 
@@ -280,10 +267,11 @@ def _tell_candidate(job: _Job, view: str, number: int, count: int, one: Refined)
 def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refined], domain: Domain | None) -> None:
     """The last word, and what is noted of it."""
     guarded = job.config.recipe.guarded
-    guards = labelled_stacks(job.parts["guard"], view) if _has_labels(job, view) else []
+    guards = labelled_stacks(job.parts["guard"], view) if has_labels(job.parts, view) else []
     verdict = too_few_learnt(refined) if guarded else None
     if verdict is None and guards:
-        verdict = judge(parent, refined, guards, domain, job.config, job.check)
+        new = with_refined(parent, refined, domain, second=guarded)
+        verdict = judge(parent, new, guards, job.config, job.check)
     elif verdict is None:
         verdict = judge_by_agreement(refined, job.config)
     if not verdict.rolled_back:
@@ -302,38 +290,54 @@ def _judge_pool(job: _Job, view: str, parent: ViewModels, refined: Sequence[Refi
     }
 
 
-def _has_labels(job: _Job, view: str) -> bool:
-    """Whether a view has labels to learn from and two labelled stacks to guard, the fewest beside which a new domain can be
-    told; ACDC, for one, has no long axis."""
-    stacks = {name: sum(view == key[0] for one in part for key in one.labels) for name, part in job.parts.items()}
-    return stacks["train"] > 0 and stacks["guard"] > 1
-
-
 def _finish(job: _Job, domain: NewDomain, name: str) -> None:
     """Write the new bundle, calibrate it, segment with it, and put it in its place."""
     draft = job.work / "bundle"
     second = job.config.recipe.guarded
-    write_successor(draft, job.bundle, job.weights, job.records, name, second=second, domains=job.domains)
-    guards = {view: job.parts["guard"] for view in job.weights if job.config.recalibrate and _has_labels(job, view)}
-    if guards:
-        recalibrate(
-            draft,
-            guards,
-            device=job.device,
-            allow=job.bundle.allow,
-            kept=job.work,
-            report=job.report,
-            cancelled=job.cancelled,
-        )
+    train, guard = ([source.name for source in job.parts[part]] for part in ("train", "guard"))
+    labelled = {"train": train, "validation": guard}
+    write_successor(
+        draft, job.bundle, job.weights, job.records, name, second=second, domains=job.domains, labelled=labelled
+    )
+    recalibrated = [view for view in job.weights if job.config.recalibrate and _recalibrate(job, draft, view)]
     new = load_bundle(draft, allow=job.bundle.allow)
     studies = domain.segment_after(new if job.weights else None, job.config)
     job.check()
     with whole_folder(job.out) as folder:
         shutil.copytree(draft, folder, dirs_exist_ok=True)
-        write_json(folder / "refinement.json", _summary(job, domain, studies, bool(guards)))
+        write_json(folder / "refinement.json", _summary(job, domain, studies, recalibrated))
 
 
-def _summary(job: _Job, domain: NewDomain, studies: list[dict[str, Any]], recalibrated: bool) -> dict[str, Any]:
+def _recalibrate(job: _Job, draft: Path, view: str) -> bool:
+    """Calibrate the refined networks of a view of the bundle `draft` anew; returns whether.
+
+    Not where the guard set is too small to say something of other patients, nor where the masks that the new calibration
+    selects are worse there (it has fences of its own). A calibration that is done lies in the work folder.
+    """
+    guards = [source for source in job.parts["guard"] if any(view == key[0] for key in source.labels)]
+    if len(guards) < FEW:
+        return _kept(job, f"{view}: {len(guards)} labelled studies guard, fewer than {FEW}") if guards else False
+    bundle, file = load_bundle(draft, allow=job.bundle.allow), job.work / f"calibration-{view}.json"
+    if not file.exists():
+        pool = Pool(bundle, view, job.device, latest=True)
+        write_json(file, calibrate_view(guards, pool, report=job.report, cancelled=job.cancelled))
+    found, models = read_json(file), bundle.models(view, job.device)
+    learnt = replace(models.latest, calibration=found)
+    new = replace(models, refined=learnt) if models.refined else learnt
+    parent = job.bundle.models(view, job.device)
+    if judge(parent, new, labelled_stacks(guards, view), job.config, job.check).rolled_back:
+        return _kept(job, f"{view}: by the new calibration the guard of the whole bundle fell")
+    replace_calibration(draft, {} if models.refined else {view: found}, refined={view: found} if models.refined else {})
+    return True
+
+
+def _kept(job: _Job, why: str) -> bool:
+    said = f"{why}; the refined networks keep the parent's calibration, its lower bounds twice as far away."
+    job.report({"event": "warning", "message": said})
+    return False
+
+
+def _summary(job: _Job, domain: NewDomain, studies: list[dict[str, Any]], recalibrated: list[str]) -> dict[str, Any]:
     guards = [view["guard"] for view in job.views.values() if "guard" in view]
     key = "RV" if job.parts["guard"] else "agreement"
     measured = {m: float(np.mean([g[m][key] for g in guards])) if guards else None for m in ("before", "after")}
@@ -347,7 +351,7 @@ def _summary(job: _Job, domain: NewDomain, studies: list[dict[str, Any]], recali
         "guard": {**measured, "of": "Dice of the RV on labelled stacks" if key == "RV" else "agreement, no labels"},
         "supervised": bool(job.parts["train"]) and job.config.recipe.supervised,
         "changed": sorted(f"{view} {k}" for view, all_ in job.records.items() for k, one in enumerate(all_, 1) if one),
-        "calibration": "made anew on the guard set" if recalibrated and job.weights else kept,
+        "calibration": "made anew on the guard set" if recalibrated else kept,
         "studies": studies,
         "failed": [{"study": study, "reason": reason} for study, reason in sorted(domain.failed.items())],
         "views": job.views,

@@ -1,21 +1,17 @@
-"""The bundle that comes after: refined networks, the parent's name and hash, and a calibration that is honest again."""
+"""The bundle that comes after: refined networks, the parent's name and hash, and the parent's calibration with wider bounds."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from RVQCLib import __version__
-from RVQCLib.bundle import Bundle, entries, load_bundle, pools, replace_calibration, write_bundle
-from RVQCLib.calibration import Pool, calibrate_view
+from RVQCLib.bundle import Bundle, entries, pools, write_bundle
 from RVQCLib.domain import Domain
-from RVQCLib.files import read_json, write_json
-from RVQCLib.study import StudySource
-
-Report = Callable[[dict[str, Any]], None]
+from RVQCLib.files import read_json
 
 WIDER = 2.0
 """Factor on the conformal quantile where the new networks could not be calibrated."""
@@ -30,6 +26,7 @@ def write_successor(
     *,
     second: bool,
     domains: Mapping[str, Domain],
+    labelled: Mapping[str, Sequence[str]],
 ) -> None:
     """Write the new bundle, not yet calibrated anew, to `draft`.
 
@@ -43,6 +40,9 @@ def write_successor(
         Whether they become the refined pool beside the first; else they take the place of the pool that learnt.
     domains
         By view how to know an image that the refined pool is for; without, it is for all.
+    labelled
+        Names of the studies that were learnt from (``train``) and that guarded (``validation``). They join these parts of the
+        split of what was refined: none of them says any more how good the new networks are.
     """
     import torch
     from safetensors.torch import load_file
@@ -61,6 +61,7 @@ def write_successor(
     for view, part in description["views"].items():
         if view in weights:
             new |= _with_learnt(view, part, weights[view], records[view], second)
+            _record(part, labelled)
             if "refined" in part:
                 part["refined"].pop("domain", None)  # of what an earlier refinement learnt from
                 part["refined"] |= {"domain": domains[view].to_json()} if view in domains else {}
@@ -90,6 +91,13 @@ def _with_learnt(
     return {entry["file"]: state for entry, state in zip(learnt, weights, strict=True)}
 
 
+def _record(part: dict[str, Any], labelled: Mapping[str, Sequence[str]]) -> None:
+    """Add the names of `labelled` that are new to the split of a view's part of the description."""
+    split = part.setdefault("training", {}).setdefault("split", {})
+    for name, studies in labelled.items():
+        split[name] = [*split.get(name, ()), *(study for study in studies if study not in split.get(name, ()))]
+
+
 def widened(calibration: dict[str, Any]) -> dict[str, Any]:
     """The parent's calibration with lower bounds twice as far away, for networks that it was not made for."""
     new = json.loads(json.dumps({key: value for key, value in calibration.items() if key != "model"}))
@@ -97,28 +105,3 @@ def widened(calibration: dict[str, Any]) -> dict[str, Any]:
         for model in models.values():
             model["quantile"] *= WIDER if model["quantile"] > 0 else 1.0
     return {**new, "widened": WIDER * float(calibration.get("widened", 1.0))}
-
-
-def recalibrate(
-    draft: Path,
-    guards: Mapping[str, Sequence[StudySource]],
-    *,
-    device: str,
-    allow: Sequence[str],
-    kept: Path,
-    report: Report = lambda event: None,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> None:
-    """Calibrate the pool that learnt of the views of the bundle `draft` on the labelled studies that guard them, no network
-    having seen these.
-
-    A calibration that is done lies in the folder `kept`, so that a killed run does it once.
-    """
-    for view, sources in guards.items():
-        bundle = load_bundle(draft, allow=allow)
-        file = kept / f"calibration-{view}.json"
-        if not file.exists():
-            pool = Pool(bundle, view, device, latest=True)
-            write_json(file, calibrate_view(sources, pool, report=report, cancelled=cancelled))
-        found, second = {view: read_json(file)}, "refined" in bundle.description["views"][view]
-        replace_calibration(draft, {} if second else found, refined=found if second else None)

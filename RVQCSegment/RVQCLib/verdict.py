@@ -32,20 +32,19 @@ class Verdict:
 
 def judge(
     models: ViewModels,
-    refined: Sequence[Refined],
+    new: ViewModels,
     guards: Sequence[Labelled],
-    domain: Domain | None,
     config: RefinementConfig,
     check: Callable[[], None],
 ) -> Verdict:
-    """Segment the guard set with the bundle before and after; where it fell by more than the margin, all is taken back.
+    """Segment the guard set with the `models` of before and the `new` ones; where it fell by more than the margin, all is to be
+    taken back.
 
-    What the first pool is trusted with stays as it is, and so does what does not look like the new `domain`: the guard shows
-    what is risked on the rest. The refined networks are judged by the parent's calibration.
+    What the first pool is trusted with stays as it is, and so does what does not look like the new domain: the guard shows
+    what is risked on the rest.
 
     `check` is called before every stack and may raise.
     """
-    new = with_refined(models, refined, domain, second=config.recipe.guarded)
     old, now = [], []
     for study, image, truth in guards:
         check()

@@ -41,7 +41,11 @@ def with_areas(areas: list[float], **rv: Any) -> dict[str, Any]:
         ({}, {"predicted_dice": 0.69, "agreement": 0.91}, "the agreement of the RV rises from 0.900 to 0.910"),
         # However much the candidates agree, an opinion that is worse is not outvoted.
         ({}, {"predicted_dice": 0.66, "agreement": 0.91}, "the predicted Dice of the RV is worse (0.700, now 0.660)"),
-        ({}, {"predicted_dice": 0.69, "pDC": 0.4, "agreement": 0.99}, "the shape of the RV is worse (0.900, now 0.400)"),
+        (
+            {},
+            {"predicted_dice": 0.69, "pDC": 0.4, "agreement": 0.99},
+            "the shape of the RV is worse (0.900, now 0.400)",
+        ),
         ({}, {"predicted_dice": 0.681, "pDC": 0.881, "agreement": 0.801}, YES),
         ({}, {"predicted_dice": 0.76, "pDC": 0.5, "agreement": 0.5}, RISES),
         (

@@ -65,6 +65,7 @@ ORDER = [
         "runs",
         "training",
         "recipes",
+        "labelled",
         "guards",
         "distributed",
         "styles",

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from conftest import NAMES, write_tiny_bundle
 
-from RVQCLib import result
+from RVQCLib import pipeline, refinement, result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.cli import main
-from RVQCLib.files import sha256
+from RVQCLib.files import read_json, sha256
 from RVQCLib.newdomain import NewDomain
+from RVQCLib.phantom import write_phantom
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.refinement import refine_bundle
 from RVQCLib.study import StudySource, find_studies
@@ -104,8 +105,27 @@ def test_studies_removed_between_before_and_after_are_named(studies: Path, tiny_
     assert [decision["study"] for decision in domain.segment_after(bundle, NONE)] == NAMES and domain.failed == {}
 
 
-def test_a_view_without_labels_keeps_its_calibration(studies: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+def test_a_cine_is_segmented_at_the_frames_of_before(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other networks may find other frames, whose masks are no answer to those of before."""
+    write_phantom(tmp_path / "cines", 1, views=("SA",), cine_frames=4, spacing=(8.0, 8.0, 20.0), size=(40, 40))
+    for file in (tmp_path / "cines").rglob("*_SA_E[DS]*"):
+        file.unlink()
+    bundle, found, asked = load_bundle(tiny_bundle), iter([(2, 1), (0, 1)]), []
+    monkeypatch.setattr(pipeline, "find_phases", lambda *how, **more: asked.append(how) or next(found))
+    domain = NewDomain(find_studies(tmp_path / "cines"), tmp_path / "work", "cpu")
+    domain.segment_before(bundle)
+    domain.segment_after(bundle, NONE)
+    before, after = (read_json(file)["cine"][0] for file in sorted((tmp_path / "work").rglob("quality.json"))[::-1])
+    assert (before["ed"], before["es"]) == (after["ed"], after["es"]) == (2, 1) and len(asked) == 1
+
+
+def test_a_view_without_labels_keeps_its_calibration(
+    studies: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Labelled short-axis studies calibrate a bundle of both views: as ACDC does the shipped one."""
+    monkeypatch.setattr(refinement, "FEW", 2)
     parent = write_tiny_bundle(tmp_path / "parent")
     calibrate_bundle(parent, tiny_acdc, part="all", device="cpu")
     config = RefinementConfig(mode="paper", epochs=1, steps=1, batch=4, guard_slices=6, precision="float32")

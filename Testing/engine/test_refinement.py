@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY, schematic_study, write_tiny_bundle
+from conftest import REPOSITORY, schematic_study, write_acdc, write_tiny_bundle
 
-from RVQCLib import refinement, training
+from RVQCLib import calibration, refinement, training, verdict
 from RVQCLib.adaptation import SHARES, Refinement, _Slices
 from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration
 from RVQCLib.cli import main
 from RVQCLib.distributed import Crew
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
+from RVQCLib.labelled import labelled_parts
 from RVQCLib.learner import Learner
 from RVQCLib.material import Material
 from RVQCLib.phantom import write_phantom
@@ -57,6 +58,7 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.os, "cpu_count", lambda: 1)
+        patch.setattr(refinement, "FEW", 2)  # two studies guard here, and a bundle is calibrated on them
         yield
     torch.set_num_threads(before)
 
@@ -316,7 +318,7 @@ def test_who_is_kept_from_one_view_teaches_none(tiny_acdc: Path, tmp_path: Path)
     )
     long = write_tiny_bundle(tmp_path / "la", views=("LA",), split={"train": [a, e], "validation": [b, d], "test": [c]})
     join_bundles(short, long, tmp_path / "both")
-    parts = refinement._labelled_parts(tiny_acdc, load_bundle(tmp_path / "both"), QUICK)
+    parts = labelled_parts(tiny_acdc, load_bundle(tmp_path / "both"), QUICK, print)
     assert {part: [source.name for source in found] for part, found in parts.items()} == {"train": [a], "guard": [d]}
 
 
@@ -326,6 +328,63 @@ def test_r_does_not_teach_what_is_better_than_its_ceiling(parent: Path, tiny_acd
     ceiling = load_bundle(parent).description["views"]["SA"]["qc"]["ceiling"]["RV"]
     assert said["ceiling"] == ceiling and 0 <= said["predicted_quality"] <= 1
     assert said["teaches"] == (ceiling > said["predicted_quality"])
+
+
+def test_own_labelled_studies_join_the_split_and_few_of_them_calibrate_nothing(
+    parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refinement, "FEW", calibration.FEW)
+    own, events = tmp_path / "own", []
+    own.mkdir()
+    for k in range(1, 6):
+        write_acdc(schematic_study(f"x{k:03d}", 20 + k, views=("SA",)), own)
+    how = {"labelled": own, "report": events.append}
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, recalibrate=True), **how)
+    was, now = (load_bundle(p).description["views"]["SA"] for p in (parent, tmp_path / "new"))
+    assert result["changed"] and len(result["labelled"]["guard"]) == 1
+    for part, ours in (("train", "train"), ("validation", "guard"), ("test", "")):
+        assert now["training"]["split"][part] == was["training"]["split"][part] + result["labelled"].get(ours, [])
+    said = [event["message"] for event in events if event["event"] == "warning"]
+    assert said == [
+        "SA: 1 labelled studies guard, fewer than 10; the refined networks keep the parent's calibration, its lower bounds "
+        "twice as far away."
+    ]
+    assert "twice as far away" in result["calibration"] and now["refined"]["calibration"]["widened"] == 2.0
+
+
+def test_labelled_studies_that_are_unlabelled_too_or_in_no_part_are_named(
+    parent: Path, tiny_acdc: Path, tmp_path: Path
+) -> None:
+    data, events = tmp_path / "data", []
+    shutil.copytree(tiny_acdc, data)
+    write_acdc(schematic_study("x001", 1, views=("SA",)), data)
+    split = load_bundle(parent).description["views"]["SA"]["training"]["split"]
+    how = {"labelled": data, "names": [split["train"][0], split["test"][0]], "report": events.append}
+    refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, epochs=0), **how)
+    said = [event["message"] for event in events if event["event"] == "warning"]
+    assert "does not name x001" in said[0] and f"unlabelled studies is {split['train'][0]} of the labelled" in said[1]
+    assert len(said) == 2
+
+
+def test_a_new_calibration_is_kept_only_where_the_guard_bears_what_it_selects(
+    guarded: Any, parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, expected, _ = guarded
+    assert expected["calibration"] == "made anew on the guard set"
+    out, events, asked = tmp_path / "bundle", [], []
+    shutil.copytree(reference.with_name("bundle.refinement"), tmp_path / "bundle.refinement")
+
+    def judge(models: Any, new: Any, *how: Any) -> Any:
+        asked.append("widened" in new.latest.calibration)
+        found = verdict.judge(models, new, *how)
+        return found if asked[-1] else replace(found, rolled_back=True)
+
+    monkeypatch.setattr(refinement, "judge", judge)
+    test = [study["study"] for study in expected["studies"]]
+    result = refine(parent, tiny_acdc, out, replace(QUICK, recalibrate=True), names=test, report=events.append)
+    assert asked == [True, False] and "twice as far away" in result["calibration"]
+    assert load_bundle(out).description["views"]["SA"]["refined"]["calibration"]["widened"] == 2.0
+    assert any("by the new calibration the guard" in event.get("message", "") for event in events)
 
 
 def test_cancel_comes_within_a_step_and_the_rest_is_done_later(
@@ -401,8 +460,9 @@ def test_a_study_that_cannot_be_read_is_left_out_and_named(parent: Path, tiny_ac
 
 # In processes of their own -----------------------------------------------------------------------------------------------
 
-COMMAND = ["-m", "RVQCLib.cli", "refine", "--device", "cpu", "--precision", "float32", "--epochs", "2"]
-COMMAND += ["--steps", "3", "--batch", "4"]
+COMMAND = ["refine", "--device", "cpu", "--precision", "float32", "--epochs", "2", "--steps", "3", "--batch", "4"]
+ALONE = ["-c", "from RVQCLib import cli, refinement; refinement.FEW = 2; raise SystemExit(cli.main())"]
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "RVQCLib.cli"]
 
 
 def start(launcher: list[str], parent: Path, data: Path, out: Path, *more: str) -> subprocess.Popen:
@@ -423,18 +483,18 @@ def test_killed_at_random_moments_it_ends_in_the_same_bundle(
     parent: Path, tiny_acdc: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """kill -9 a random while after a random event, as often as ``--kills`` says (20 is the number of the promise)."""
-    stdout, events = finished(start([], parent, tiny_acdc, tmp_path / "whole", "--json"))
+    stdout, events = finished(start(ALONE, parent, tiny_acdc, tmp_path / "whole", "--json"))
     assert json.loads(stdout)["mode"] == "guarded"
     generator, was, out = random.Random(0), files_of(parent), tmp_path / "killed"
     for _ in range(request.config.getoption("--kills")):
-        process = start([], parent, tiny_acdc, out)  # the same line again
+        process = start(ALONE, parent, tiny_acdc, out)  # the same line again
         for _ in range(generator.randrange(len(events))):
             if not process.stderr.readline():
                 break
         time.sleep(generator.uniform(0, 0.15))
         process.kill()
         process.communicate()
-    finished(start([], parent, tiny_acdc, out))
+    finished(start(ALONE, parent, tiny_acdc, out))
     whole, killed = files_of(tmp_path / "whole"), files_of(out)
     assert set(whole) == set(killed)
     assert [name for name in whole if whole[name] != killed[name]] == ["bundle.json"]  # which has the bundle's name
@@ -447,10 +507,9 @@ def test_killed_at_random_moments_it_ends_in_the_same_bundle(
 
 def test_two_processes_take_the_steps_of_one(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
     """torchrun with gloo: the same losses and the same networks as one process with the same global batch."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     processes = [
-        start([], parent, tiny_acdc, tmp_path / "one", "--no-calibration"),
-        start(launcher, parent, tiny_acdc, tmp_path / "two", "--no-calibration"),
+        start(ALONE, parent, tiny_acdc, tmp_path / "one", "--no-calibration"),
+        start(TWO, parent, tiny_acdc, tmp_path / "two", "--no-calibration"),
     ]
     one, two = ([e for e in finished(p)[1] if e["event"] == "epoch"] for p in processes)
     assert len(one) == len(two) > 0

@@ -73,7 +73,7 @@ def test_no_pool_looks_at_a_guard_stack_twice_and_the_guard_is_that_of_whole_seg
 
     asked.clear()
     checks: list[int] = []
-    found = judge(models, refined, guards, None, config, lambda: checks.append(1))
+    found = judge(models, new, guards, config, lambda: checks.append(1))
     assert list(found.guard["before"].values()) == before and list(found.guard["refined"].values()) == after
     assert len(asked) == len(guards) * (1 + pools_before) and len(checks) == len(guards)
     assert sum(pool is models for pool in asked) == len(guards)
@@ -90,5 +90,6 @@ def test_what_the_first_pool_is_trusted_with_is_looked_at_once(
     monkeypatch.setattr(pipeline, "judge", trusting)
     image = next(stack for stack in tiny_study.stacks if stack.view == "SA")
     guard = (tiny_study.name, image, tiny_study.label("SA", image.phase))
-    found = judge(models, learnt(models, 2), [guard], None, RefinementConfig(), lambda: None)
+    new = with_refined(models, learnt(models, 2), None, second=True)
+    found = judge(models, new, [guard], RefinementConfig(), lambda: None)
     assert asked == [models] and found.guard["before"] == found.guard["refined"] and not found.rolled_back
