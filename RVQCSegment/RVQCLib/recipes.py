@@ -84,8 +84,8 @@ class RefinementConfig:
     most_stacks
         Flagged stacks that are learnt from at most, drawn by `seed`.
     recalibrate
-        Whether the new networks are calibrated anew, on the guard set; without, they keep the calibration of those that they come
-        from, its lower bounds twice as far away.
+        Whether the new networks are calibrated anew, on a guard set of ten studies or more; without, they keep the calibration of
+        those that they come from, its lower bounds twice as far away.
     """
 
     mode: str = "guarded"

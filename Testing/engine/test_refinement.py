@@ -24,6 +24,7 @@ from RVQCLib.adaptation import SHARES, Refinement, _Slices
 from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration
 from RVQCLib.cli import main
 from RVQCLib.distributed import Crew
+from RVQCLib.domain import Domain
 from RVQCLib.files import Cancelled, RVQCError, read_json, sha256
 from RVQCLib.labelled import labelled_parts
 from RVQCLib.learner import Learner
@@ -267,8 +268,10 @@ def test_larger_rvs_are_learnt_from_watched_and_known_again(
     parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the flagged RVs are larger, labelled slices and the guard of the new domain get larger ones, and the second pool
-    is asked about a stack with such an RV."""
-    drawn = []
+    is asked about a stack with such an RV; what else is new is told from the stacks to learn from."""
+    drawn, old = [], []
+    tell = Domain.of
+    monkeypatch.setattr(Domain, "of", lambda new, known: old.extend(known) or tell(new, known))
 
     class Larger(Shapes):
         def give(self, images: torch.Tensor, labels: torch.Tensor, *, generator: torch.Generator) -> Any:
@@ -286,6 +289,11 @@ def test_larger_rvs_are_learnt_from_watched_and_known_again(
     assert len(drawn) == steps + 2 * len(part["training"]["split"]["validation"])
     domain = load_bundle(tmp_path / "out").models("SA", "cpu").latest.domain
     assert domain is not None and domain.size == 0.7
+    size = TINY.sampling.size
+    assert len(old) == 2 * len(part["training"]["split"]["train"]) and {images.shape[1:] for images in old} == {
+        (size, size)
+    }
+    assert all(0 <= images.min() < images.max() == 1 for images in old)
 
 
 def test_without_labels_agreement_guards_and_the_test_is_said(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
