@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from RVQCLib.files import RVQCError
 from RVQCLib.measures import Measures, measure
+from RVQCLib.orientation import Turn
 from RVQCLib.selection import Fences, Selection, select
 from RVQCLib.slices import Crop, find_heart, to_network
 from RVQCLib.stack import LABELS, STRUCTURES, Stack
@@ -190,12 +191,20 @@ class Chosen:
     measures: Measures
 
 
-def propose_stack(stack: Stack, models: ViewModels, tick: Tick | None = None, *, crop: Crop | None = None) -> Proposal:
-    """Find the heart, unless `crop` says where it is, run every candidate and R, and measure.
+def propose_stack(
+    stack: Stack,
+    models: ViewModels,
+    tick: Tick | None = None,
+    *,
+    crop: Crop | None = None,
+    turn: Turn | None = None,
+) -> Proposal:
+    """Find the heart (in the image turned by `turn`, without it by `Sampling.turn`), unless `crop` says where it is, run every
+    candidate and R, and measure.
 
     `tick` is told of all slices once a segmenter, and once more when they are reconstructed and measured.
     """
-    crop = crop or find_heart(stack, models.locator, models.sampling, device=models.device)
+    crop = crop or find_heart(stack, models.locator, models.sampling, device=models.device, turn=turn)
     images = to_network(stack, crop, models.sampling)
     pairs = [hard_masks(p) for p in propose(images, models, tick)]
     masks = np.stack([mask for mask, _ in pairs])

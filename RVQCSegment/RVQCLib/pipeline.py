@@ -7,7 +7,7 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -20,20 +20,18 @@ from RVQCLib.basal import cleared, slice_above_base, without_rv
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
 from RVQCLib.files import BundleError, Cancelled, RVQCError
-from RVQCLib.inference import Chosen, Proposal, Tick, choose, choose_device, hard_masks, one_hot, propose, propose_stack
+from RVQCLib.inference import Chosen, Proposal, Tick, choose, choose_device, one_hot, propose_stack
+from RVQCLib.orientation import AS_STORED, TURNS, Turn, says_nothing
 from RVQCLib.parallel import side_by_side
+from RVQCLib.phases import find_phases
 from RVQCLib.quality import QCOptions, Reference, judge, study_checks
 from RVQCLib.result import StackResult, StudyResult, named_image
-from RVQCLib.slices import find_heart, from_network, to_network
-from RVQCLib.stack import LABELS, STRUCTURES, Stack, Study, structure_volumes_ml
+from RVQCLib.slices import from_network
+from RVQCLib.stack import STRUCTURES, Stack, Study, structure_volumes_ml
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[dict[str, Any]], None]
-
-SMOOTHED = 12
-"""Frames of a cine from which neighbours are near enough in time to be averaged; of two frames, ED and ES, the mean of three
-would exchange them."""
 
 
 def segment_study(
@@ -92,8 +90,16 @@ def segment_study(
     volumes = {(r.image.view, r.image.phase): structure_volumes_ml(r.mask) for r in results}
     cautions = tuple(f"{view}: {text}" for view, text in bundle.cautions.items() if view in study.views)
     shortened = tuple(_shortened(r.judgement) for r in results if "above_base" in r.judgement)
-    checks = (*left_out, *cautions, *shortened, *study_checks(volumes))
+    tried = tuple(_tried(r.judgement) for r in results if "ways_tried" in r.judgement)
+    checks = (*left_out, *cautions, *tried, *shortened, *study_checks(volumes))
     return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": taken})
+
+
+def _tried(entry: Mapping[str, Any]) -> str:
+    return (
+        f"{entry['view']} {entry['phase']}: the image's header does not say how the patient lies in it, so it was laid down in the "
+        "way in which the best RV was found"
+    )
 
 
 def _shortened(entry: Mapping[str, Any]) -> str:
@@ -183,34 +189,6 @@ class _Steps:
             self._progress({**event, "study": self._study})
 
 
-def find_phases(cine: Sequence[Stack], models: ViewModels, *, tick: Tick | None = None) -> tuple[int, int]:
-    """Indices of ED and ES among the frames of a cine: the most and the least blood in both ventricles.
-
-    The first candidate segments every frame in the crop of the first; the sum of LV and RV is smoothed over three
-    neighbouring frames of the periodic beat, where these are near in time (`SMOOTHED`). `tick` is told of every frame's slices.
-
-    Raises
-    ------
-    RVQCError
-        All frames have as much blood, as where no heart is found.
-    """
-    crop = find_heart(cine[0], models.locator, models.sampling, device=models.device)
-    first = replace(models, segmenters=models.segmenters[:1], consensus=False, refined=None)
-    blood = []
-    for frame in cine:
-        mask, _ = hard_masks(propose(to_network(frame, crop, models.sampling), first, tick)[0])
-        blood.append(float(((mask == LABELS["LV"]) | (mask == LABELS["RV"])).sum()))
-    volume = np.array(blood)
-    if len(volume) >= SMOOTHED:
-        volume = (np.roll(volume, 1) + volume + np.roll(volume, -1)) / 3
-    ed, es = int(volume.argmax()), int(volume.argmin())
-    if ed == es:
-        raise RVQCError(
-            f"ED and ES cannot be told apart in {cine[0].source}; name the two frames (of a command: --frames ED ES)."
-        )
-    return ed, es
-
-
 def segment_stack(
     study: str, stack: Stack, models: ViewModels, *, options: QCOptions = QCOptions(), tick: Tick | None = None
 ) -> StackResult:
@@ -283,10 +261,28 @@ def look(
     options: QCOptions = QCOptions(),
     tick: Tick | None = None,
 ) -> Look:
-    """What one pool says of a stack. `models.refined` is not asked."""
-    proposal = propose_stack(stack, models, tick)
-    pick = _picked(proposal, models, options)
-    return Look(study, _result(proposal, pick, _judgement(study, proposal, pick, models, options)), proposal)
+    """What one pool says of a stack. `models.refined` is not asked.
+
+    Where the header of a single slice says nothing of how it lies, and the networks learnt from upright ones, all eight ways are
+    tried, and that is taken of which the best Dice is predicted.
+    """
+
+    def seen(turn: Turn | None, tick: Tick | None) -> Look:
+        proposal = propose_stack(stack, models, tick, turn=turn)
+        pick = _picked(proposal, models, options)
+        return Look(study, _result(proposal, pick, _judgement(study, proposal, pick, models, options)), proposal)
+
+    def promise(one: Look) -> tuple[bool, float]:
+        found = one.result.judgement["structures"][options.primary]
+        return found["volume_ml"] > 0, found["predicted_dice"]
+
+    first = seen(None, tick)
+    alone = len(stack.pixels) == 1 and says_nothing(stack.geometry)
+    if not (alone and models.sampling.upright and models.calibration):
+        return first
+    others = [seen(turn, None if tick is None else lambda slices: tick(0)) for turn in TURNS if turn != AS_STORED]
+    best = max([first, *others], key=promise)
+    return replace(best, result=replace(best.result, judgement={**best.result.judgement, "ways_tried": len(TURNS)}))
 
 
 @dataclass(frozen=True, eq=False)

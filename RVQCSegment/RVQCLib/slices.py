@@ -2,7 +2,7 @@
 
 Both ways are linear interpolation along rows and columns, written as two small matrices: ``network = A @ slice @ B.T``.
 Slices are never resampled across each other. Index space throughout: pixel centres at integers, orientation as stored;
-only the finished square may be turned (`orientation.Turn`) for networks that want the heart upright.
+only the finished square may be turned (`orientation.Turn`), so that the heart is upright.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Sampling:
     """How slices are brought to a network: in-plane `spacing_mm`, crop of `size` x `size` pixels around the heart,
-    intensities cut at `clip_percentiles` of the crop and scaled to 0..1, and the grid of the coarse first pass. With
-    `upright` the networks see images as `orientation.upright` turns them, else as they are stored."""
+    intensities cut at `clip_percentiles` of the crop and scaled to 0..1, and the grid of the coarse first pass.
+
+    With `upright` the networks learnt from images as `orientation.upright` turns them, and hardly from others; so they are
+    shown these alone. In the short axis all are: they bear every way that a heart may lie, but find its base best upright.
+    """
 
     spacing_mm: float = 1.5
     size: int = 128
@@ -38,7 +41,7 @@ class Sampling:
 
     def turn(self, stack: Stack) -> Turn:
         """How the crops of a stack are turned for the networks."""
-        return upright(stack.geometry) if self.upright else AS_STORED
+        return upright(stack.geometry, stack.view) if self.upright or stack.view == "SA" else AS_STORED
 
     def scale(self, pixels: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Intensities 0..1: cut at the clip percentiles of those that are `seen`."""
@@ -153,26 +156,28 @@ def _largest(shares: np.ndarray) -> np.ndarray:
     return labels
 
 
-def center_crop(stack: Stack, sampling: Sampling, *, found: bool = False) -> Crop:
-    """The crop around the centre of the image: what is left when no heart was seen."""
+def center_crop(stack: Stack, sampling: Sampling, turn: Turn | None = None) -> Crop:
+    """The crop around the centre of the image: what is left when no heart was seen. `turn` is for `Sampling.turn`."""
     _, height, width = stack.pixels.shape
-    return Crop(((height - 1) / 2, (width - 1) / 2), sampling.spacing_mm, sampling.size, found, sampling.turn(stack))
+    middle = ((height - 1) / 2, (width - 1) / 2)
+    return Crop(middle, sampling.spacing_mm, sampling.size, False, turn or sampling.turn(stack))
 
 
-def locator_crop(stack: Stack, sampling: Sampling) -> Crop:
-    """The window of the coarse first pass: the whole image at `locator_spacing_mm`, coarser where it would not fit."""
+def locator_crop(stack: Stack, sampling: Sampling, turn: Turn | None = None) -> Crop:
+    """The window of the coarse first pass: the whole image at `locator_spacing_mm`, coarser where it would not fit. `turn` is
+    for `Sampling.turn`."""
     _, height, width = stack.pixels.shape
     _, dy, dx = stack.geometry.spacing_zyx
     field = max(height * dy, width * dx)
     spacing = max(sampling.locator_spacing_mm, field / sampling.locator_size)
     middle = ((height - 1) / 2, (width - 1) / 2)
-    return Crop(middle, spacing, sampling.locator_size, turn=sampling.turn(stack))
+    return Crop(middle, spacing, sampling.locator_size, turn=turn or sampling.turn(stack))
 
 
 def crop_around(mask: np.ndarray, coarse: Crop, stack: Stack, sampling: Sampling) -> Crop:
     """The network's crop around a heart mask, boolean (size, size), seen in the window `coarse`."""
     if not mask.any():
-        return center_crop(stack, sampling)
+        return center_crop(stack, sampling, coarse.turn)
     mask = coarse.turn.undo(mask)
     center = []
     for axis in (0, 1):
@@ -183,7 +188,9 @@ def crop_around(mask: np.ndarray, coarse: Crop, stack: Stack, sampling: Sampling
     return Crop((center[0], center[1]), sampling.spacing_mm, sampling.size, turn=coarse.turn)
 
 
-def find_heart(stack: Stack, locator: nn.Module, sampling: Sampling, *, device: str = "cpu") -> Crop:
+def find_heart(
+    stack: Stack, locator: nn.Module, sampling: Sampling, *, device: str = "cpu", turn: Turn | None = None
+) -> Crop:
     """Where the heart is, from a small network on the whole image at a few millimetres.
 
     The locator gives heart or not, a pixel and a slice. Of the connected regions of their union over the slices, the
@@ -192,14 +199,14 @@ def find_heart(stack: Stack, locator: nn.Module, sampling: Sampling, *, device: 
     import SimpleITK as sitk
     import torch
 
-    coarse = locator_crop(stack, sampling)
+    coarse = locator_crop(stack, sampling, turn)
     image = torch.from_numpy(to_network(stack, coarse, sampling)[:: 2 if len(stack.pixels) >= 8 else 1]).to(device)
     with torch.inference_mode():
         heart = locator(image).softmax(dim=1)[:, 1].cpu().numpy() > 0.5
     votes = heart.sum(axis=0)
     if not votes.any():
         log.warning("No heart was found in %s; the centre of the image is used.", stack.source or stack.name)
-        return center_crop(stack, sampling)
+        return center_crop(stack, sampling, turn)
     pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((votes > 0).astype(np.uint8))))
     sizes = np.bincount(pieces.ravel(), weights=votes.ravel())
     return crop_around(pieces == 1 + sizes[1:].argmax(), coarse, stack, sampling)

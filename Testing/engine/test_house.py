@@ -40,6 +40,7 @@ ORDER = [
         "domain",
         "bundle",
         "inference",
+        "phases",
         "features",
         "dataset",
         "shifts",

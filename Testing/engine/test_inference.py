@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from RVQCLib import inference, pipeline
+from RVQCLib import inference, phases
 from RVQCLib.bundle import ViewModels, load_bundle
 from RVQCLib.files import RVQCError
 from RVQCLib.inference import Proposal, choose, choose_device, hard_masks, propose, propose_stack, reconstruct
-from RVQCLib.pipeline import find_phases
+from RVQCLib.phases import find_phases
 from RVQCLib.quality import Fences, measure
 from RVQCLib.slices import Crop, Sampling, center_crop, find_heart, to_network
 from RVQCLib.stack import LABELS
@@ -273,13 +273,13 @@ def _cine_of(blood: list[int], monkeypatch: pytest.MonkeyPatch) -> tuple[list[St
     """Frames in which a network finds so many pixels of blood."""
     size = 16
     frames = [Stack(np.full((1, size, size), value, np.float32), Geometry(), "SA", "", "beat.nii") for value in blood]
-    monkeypatch.setattr(pipeline, "find_heart", lambda stack, _, sampling, **__: center_crop(stack, sampling))
-    monkeypatch.setattr(pipeline, "to_network", lambda stack, *_: stack.pixels)
+    monkeypatch.setattr(phases, "find_heart", lambda stack, _, sampling, **__: center_crop(stack, sampling))
+    monkeypatch.setattr(phases, "to_network", lambda stack, *_: stack.pixels)
 
     def filled(image: np.ndarray, *_: object) -> np.ndarray:
         labels = np.zeros((1, size, size), np.uint8)
         labels[0, 0, : int(image[0, 0, 0])] = LABELS["RV"]
         return one_hot(labels)[None]
 
-    monkeypatch.setattr(pipeline, "propose", filled)
+    monkeypatch.setattr(phases, "propose", filled)
     return frames, models(nn.Identity(), qc=Same())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
 
 from RVQCLib.dataset import training_crop
 from RVQCLib.inference import one_hot
-from RVQCLib.orientation import AS_STORED, Turn, upright
+from RVQCLib.orientation import AS_STORED, TURNS, Turn, says_nothing, upright
 from RVQCLib.phantom import phantom_study
 from RVQCLib.reformat import four_chamber
 from RVQCLib.slices import Sampling, from_network, labels_to_network, to_network
 from RVQCLib.stack import LABELS, Geometry, Stack
 
-TURNS = [Turn(*flags) for flags in product((False, True), repeat=3)]
 SAMPLING = Sampling(spacing_mm=1.8, size=96, upright=True)
 
 
@@ -50,19 +49,56 @@ def test_the_turns_are_the_eight_of_the_square() -> None:
     assert {turn.apply(pixels).tobytes() for turn in TURNS} == oracle
 
 
+def tilted(direction: Sequence[float]) -> Geometry:
+    """Directions turned by some degrees, as those of a plane through the heart."""
+    a, b = np.radians(8), np.radians(5)
+    about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    return Geometry(direction=tuple((about_x @ about_y @ np.reshape(direction, (3, 3))).ravel()))
+
+
 def test_an_axial_slice_is_seen_from_the_feet() -> None:
     """LPS: columns to the left and rows to the back need no turn; a NIfTI made for display from the head does."""
-    assert upright(Geometry()) == AS_STORED
-    assert upright(Geometry(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))) == Turn(reverse_columns=True)
-    assert upright(Geometry(direction=(1, 0, 0, 0, -1, 0, 0, 0, 1))) == Turn(reverse_rows=True)
-    assert upright(Geometry(direction=(0, 1, 0, 1, 0, 0, 0, 0, 1))) == Turn(transpose=True)
+    assert upright(tilted((1, 0, 0, 0, 1, 0, 0, 0, 1)), "LA") == AS_STORED
+    assert upright(tilted((-1, 0, 0, 0, 1, 0, 0, 0, 1)), "LA") == Turn(reverse_columns=True)
+    assert upright(tilted((1, 0, 0, 0, -1, 0, 0, 0, 1)), "LA") == Turn(reverse_rows=True)
+    assert upright(tilted((0, 1, 0, 1, 0, 0, 0, 0, 1)), "LA") == Turn(transpose=True)
 
 
-@pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.parametrize("view", ["SA", "LA"])
+@pytest.mark.parametrize(
+    "direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 1, 0, 0, 0, -1, 1, 0, 0)]
+)
+def test_a_header_along_the_patient_s_axes_says_nothing(view: str, direction: tuple[int, ...]) -> None:
+    """No plane through the heart lies so; ACDC's headers are the first."""
+    assert upright(Geometry(direction=direction), view) == AS_STORED and says_nothing(Geometry(direction=direction))
+    assert not says_nothing(tilted(direction))
+
+
+@pytest.mark.parametrize("angle", [-35, 0, 35])
 @pytest.mark.parametrize("turn", TURNS)
-def test_networks_see_the_same_however_an_image_is_stored(turn: Turn, seed: int) -> None:
-    study = phantom_study(seed, views=("LA",), spacing=(1.3, 1.5))
-    image, mask = study.stack("LA", "ED"), study.label("LA", "ED")
+def test_a_short_axis_lies_with_the_rv_at_the_left_and_the_diaphragm_below(turn: Turn, angle: int) -> None:
+    """The plane of a usual heart, whose apex points to the left, to the front and to the feet; its field may be rotated."""
+    axis = np.array([0.65, -0.6, -0.47])
+    across = np.array([0.7, 0.7, 0.0]) - axis * (axis @ [0.7, 0.7, 0.0]) / (axis @ axis)  # from the RV to the LV
+    across /= np.linalg.norm(across)
+    down = np.cross(across, axis / np.linalg.norm(axis))
+    assert down[2] < -0.8
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    along, below = c * across + s * down, c * down - s * across
+    direction = np.stack([along, below, np.cross(along, below)], axis=1).ravel()
+    image = Stack(np.zeros((2, 8, 8), np.float32), Geometry(direction=tuple(direction)), "SA", "ED")
+    other = stored(image, turn)
+    assert upright(image.geometry, "SA") == AS_STORED
+    pixels = np.arange(64).reshape(8, 8)
+    np.testing.assert_array_equal(upright(other.geometry, "SA").apply(turn.apply(pixels)), pixels)
+
+
+@pytest.mark.parametrize("view", ["SA", "LA"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_networks_see_the_same_however_an_image_is_stored(turn: Turn, view: str) -> None:
+    study = phantom_study(3, views=(view,), spacing=(1.3, 1.5))
+    image, mask = study.stack(view, "ED"), study.label(view, "ED")
     other, other_mask = stored(image, turn), stored(mask, turn)
     crop, other_crop = training_crop(image, mask, SAMPLING, 96), training_crop(other, other_mask, SAMPLING, 96)
     np.testing.assert_allclose(
@@ -89,6 +125,12 @@ def test_a_short_axis_stack_cut_to_the_long_axis_lies_as_in_a_textbook() -> None
     _, mask = four_chamber(study.stack("SA", "ED"), study.label("SA", "ED"))
     lv, rv = (np.argwhere(mask.pixels[0] == LABELS[s]).mean(axis=0) for s in ("LV", "RV"))
     assert rv[1] < lv[1] - 5 and rv[0] < lv[0] - 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_phantom_s_short_axis_is_upright(seed: int) -> None:
+    study = phantom_study(seed, views=("SA",))
+    assert upright(study.stack("SA", "ED").geometry, "SA") == AS_STORED
 
 
 def test_as_stored_is_the_default_and_old_bundles_mean_it() -> None:

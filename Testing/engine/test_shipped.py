@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from RVQCLib.bundle import load_bundle, shipped_bundle
 from RVQCLib.evaluation import compare, evaluate
@@ -96,12 +97,24 @@ def test_a_long_axis_image_whose_header_lies_is_trusted_only_where_the_mask_is_r
         verdicts, wrong = [], []
         for turn in turns:
             pixels = np.ascontiguousarray(turn.apply(image.pixels))
-            lying = replace(image, pixels=pixels, geometry=Geometry(spacing=image.geometry.spacing))
+            lying = replace(image, pixels=pixels)
             (stack,) = segment_study(Study("lying", (lying,)), bundle, device="cpu").stacks
             verdicts.append(stack.judgement["verdict"])
             wrong.append(dice(stack.mask.pixels == LABELS["RV"], turn.apply(truth)) < 0.9)
         assert verdicts[0] == "trusted" and verdicts[1:].count("trusted") <= 1, (seed, verdicts)
         assert "trusted" not in [verdict for verdict, bad in zip(verdicts, wrong, strict=True) if bad], (seed, verdicts)
+
+
+@pytest.mark.parametrize("turn", [Turn(True, False, True), Turn(False, True, False)])
+def test_a_long_axis_image_whose_header_says_nothing_is_laid_down_where_the_rv_is_found(turn: Turn) -> None:
+    study = phantom_study(904, views=("LA",))
+    image, truth = study.stack("LA", "ED"), study.label("LA", "ED").pixels == LABELS["RV"]
+    pixels = np.ascontiguousarray(turn.apply(image.pixels))
+    bare = replace(image, pixels=pixels, geometry=Geometry(spacing=image.geometry.spacing))
+    result = segment_study(Study("bare", (bare,)), load_bundle(shipped_bundle()), device="cpu")
+    assert dice(result.stacks[0].mask.pixels == LABELS["RV"], turn.apply(truth)) > 0.9
+    assert result.stacks[0].judgement["ways_tried"] == 8
+    assert any("header does not say how the patient lies" in check for check in result.checks)
 
 
 def test_the_long_axis_qc_module_can_reconstruct_every_structure() -> None:
