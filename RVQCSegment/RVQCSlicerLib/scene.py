@@ -207,10 +207,26 @@ def mask_of(
     """The mask that the segments `prefix` + key hold now, on the grid of `volume`; where they overlap, RV wins over LV
     over MYO."""
     labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    grid = oriented_image(labels, volume)
     for structure in STRUCTURES[::-1]:
-        name = prefix + structure.key
-        if segmentation.GetSegmentation().GetSegment(name) is not None:
-            part = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, name, volume)
-            if part is not None and part.size:
-                labels[part > 0] = structure.label
+        labels[_voxels(segmentation, prefix + structure.key, grid)] = structure.label
     return Stack(labels, geometry_of(volume), view, phase)
+
+
+def _voxels(
+    segmentation: slicer.vtkMRMLSegmentationNode, name: str, grid: slicer.vtkOrientedImageData
+) -> np.ndarray | bool:
+    """Where on `grid` segment `name` is, False for nowhere; read without the scene, in which slicer.util's own way leaves a
+    display node at every call."""
+    segment = segmentation.GetSegmentation().GetSegment(name)
+    if segment is None:
+        return False
+    labelmap = segmentation.GetBinaryLabelmapInternalRepresentation(name)
+    if labelmap is None and segmentation.CreateBinaryLabelmapRepresentation():  # it was made of surfaces
+        labelmap = segmentation.GetBinaryLabelmapInternalRepresentation(name)
+    if labelmap is None or labelmap.IsEmpty():
+        return False
+    on_grid = slicer.vtkOrientedImageData()
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, on_grid)
+    scalars = vtk.util.numpy_support.vtk_to_numpy(on_grid.GetPointData().GetScalars())
+    return scalars.reshape(grid.GetDimensions()[::-1]) == segment.GetLabelValue()

@@ -84,6 +84,38 @@ def test_a_mask_comes_back_onto_its_grid(panel: Any, direction: np.ndarray) -> N
     assert np.array_equal(mask_of(node, volume, "SA", "ED").pixels, labels)
 
 
+def test_a_mask_is_read_as_slicer_reads_it_and_leaves_nothing_in_the_scene(panel: Any) -> None:
+    """Segments with labelmaps of their own, cut to what they hold, emptied, drawn on another grid, or made of surfaces."""
+    import slicer
+
+    from RVQCSlicerLib.scene import add_labels, mask_of
+
+    labels = np.random.default_rng(3).integers(0, 4, (3, 20, 18)).astype(np.uint8)
+    volume = make_volume(OBLIQUE, np.zeros(labels.shape, np.float32))
+    finer = make_volume(OBLIQUE, np.zeros((3, 40, 36), np.float32))
+    finer.SetSpacing(*(np.array(volume.GetSpacing()) * [0.5, 0.5, 1.0]))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    add_labels(node, labels, volume)
+    assert np.array_equal(mask_of(node, volume, "SA", "ED").pixels, labels)
+    small, fine = np.zeros(labels.shape, np.uint8), np.zeros((3, 40, 36), np.uint8)
+    small[1, 4:9, 5:11], fine[:, 22:33, 7:18] = 1, 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(small, node, "RV", volume)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(np.zeros_like(small), node, "LV", volume)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(fine, node, "MYO", finer)
+    parts = {3: "RV", 1: "LV", 2: "MYO"}
+    asked = {label: slicer.util.arrayFromSegmentBinaryLabelmap(node, name, volume) > 0 for label, name in parts.items()}
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    found = mask_of(node, volume, "SA", "ED").pixels
+    assert np.array_equal(found == 3, asked[3]) and np.array_equal(found == 3, small > 0) and not (found == 1).any()
+    assert np.array_equal(found == 2, asked[2] & ~asked[3]) and (found == 2).any()
+    assert not mask_of(node, volume, "SA", "ED", "candidate1.").pixels.any()
+    node.CreateClosedSurfaceRepresentation()
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    node.RemoveBinaryLabelmapRepresentation()
+    assert (mask_of(node, volume, "SA", "ED").pixels == 2).any()
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
 def test_segments_have_names_codes_colors_and_dicom_tags(panel: Any) -> None:
     import slicer
     import vtk
