@@ -336,4 +336,5 @@ def _reason(record: dict[str, Any]) -> str:
         return record["error"]
     if record["state"] == "edited":
         return edited_words(record)
-    return next((r for s in record["stacks"] if s["verdict"] == study_verdict(record) for r in s["reasons"]), "")
+    reasons = [r for s in record["stacks"] if s["verdict"] == study_verdict(record) for r in s["reasons"]]
+    return next(iter([*reasons, *(check for check in record["checks"] if check.startswith("anatomy: "))]), "")

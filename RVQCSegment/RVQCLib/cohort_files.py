@@ -14,7 +14,8 @@ from typing import Any
 from RVQCLib.cohort_page import CohortPage, Row
 from RVQCLib.cohort_table import table_rows, worst_first, write_table
 from RVQCLib.manifest import Journal, write_run
-from RVQCLib.quality import VERDICTS, Fences, QCOptions, Scores, cohort_fences, rejudge
+from RVQCLib.overall import VERDICTS, worst
+from RVQCLib.quality import Fences, QCOptions, Scores, cohort_fences, rejudge
 
 Cohort = dict[str, tuple[dict[str, Fences] | None, str]]
 """By stack (``SA_ED``): the fences of the cohort by structure, None from too few stacks, and the sentence about it."""
@@ -36,10 +37,10 @@ def with_cohort(record: Mapping[str, Any], cohort: Cohort, options: QCOptions) -
 
 
 def study_verdict(record: Mapping[str, Any]) -> str:
-    """``failed``, or the worst verdict of a study's stacks."""
+    """``failed``, or the worst verdict of a study's stacks and of its anatomy."""
     if record["state"] == "failed":
         return "failed"
-    return max((stack["verdict"] for stack in record["stacks"]), key=VERDICTS.index)
+    return worst((stack["verdict"] for stack in record["stacks"]), record["checks"])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import numpy as np
 from RVQCLib import charts
 from RVQCLib.cohort_table import MEASURES
 from RVQCLib.files import whole_file
-from RVQCLib.quality import VERDICTS, QCOptions
+from RVQCLib.overall import VERDICTS
+from RVQCLib.quality import QCOptions
 from RVQCLib.report import origin, render
 from RVQCLib.stack import STRUCTURES
 

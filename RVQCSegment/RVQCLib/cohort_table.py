@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.files import RVQCError, append_line, whole_file
-from RVQCLib.quality import VERDICTS, Fences, QCOptions, Scores, is_ood
+from RVQCLib.overall import VERDICTS
+from RVQCLib.quality import Fences, QCOptions, Scores, is_ood
 from RVQCLib.stack import STRUCTURES
 
 TABLE = "cohort.csv"

@@ -17,11 +17,12 @@ class Quantity:
     unit: str
     amount: float | None
     phases: tuple[str, ...]
+    impossible: str = ""
 
     @property
     def missing(self) -> str:
-        """What it needs, for where `amount` is None."""
-        return f"needs {' and '.join(self.phases)}"
+        """Why `amount` is None: what it needs, or what is wrong with what there is."""
+        return self.impossible or f"needs {' and '.join(self.phases)}"
 
 
 def quantities(volumes: Mapping[str, Mapping[str, float | None]]) -> tuple[Quantity, ...]:
@@ -30,18 +31,21 @@ def quantities(volumes: Mapping[str, Mapping[str, float | None]]) -> tuple[Quant
     Parameters
     ----------
     volumes
-        By phase and structure, in ml; what is not known is left out or None.
+        By phase and structure, in ml; what is not known is left out or None. Of a ventricle that is larger at ES than at ED
+        there is neither stroke volume nor ejection fraction.
     """
     found = []
     for structure in ("RV", "LV"):
         ed, es = (volumes.get(phase, {}).get(structure) for phase in ("ED", "ES"))
-        stroke = None if ed is None or es is None else ed - es
+        known = ed is not None and es is not None
+        odd = "impossible: larger at end-systole" if known and es > ed else ""
+        stroke = ed - es if known and not odd else None
         fraction = None if stroke is None or not ed else 100 * stroke / ed
         found += [
             Quantity(structure, "End-diastolic volume", "ml", ed, ("ED",)),
             Quantity(structure, "End-systolic volume", "ml", es, ("ES",)),
-            Quantity(structure, "Stroke volume", "ml", stroke, ("ED", "ES")),
-            Quantity(structure, "Ejection fraction", "%", fraction, ("ED", "ES")),
+            Quantity(structure, "Stroke volume", "ml", stroke, ("ED", "ES"), odd),
+            Quantity(structure, "Ejection fraction", "%", fraction, ("ED", "ES"), odd),
         ]
     wall = volumes.get("ED", {}).get("MYO")
     mass = None if wall is None else MYOCARDIUM_G_PER_ML * wall

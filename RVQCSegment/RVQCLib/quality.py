@@ -15,7 +15,6 @@ from RVQCLib.selection import Fences, Reference, Selection, cohort_fences, fence
 from RVQCLib.stack import STRUCTURES
 
 __all__ = [
-    "VERDICTS",
     "Fences",
     "Graded",
     "Judgement",
@@ -36,9 +35,6 @@ __all__ = [
     "slice_position",
     "study_checks",
 ]
-
-VERDICTS = ("trusted", "look", "ood")
-"""From good to bad."""
 
 
 class Graded(Protocol):

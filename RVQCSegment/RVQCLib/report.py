@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from RVQCLib import charts, drawing
 from RVQCLib.function import Quantity, quantities
-from RVQCLib.quality import VERDICTS
+from RVQCLib.overall import worst
 from RVQCLib.study import LABELS, STRUCTURES, Stack
 
 MARGIN_MM, LEAST_SIDE_MM, MOST_PIXELS = 14.0, 90.0, 192
@@ -67,10 +67,10 @@ def study_page(result: Mapping[str, Any], stacks: Sequence[tuple[Stack, Stack, S
     return render(
         "study.html",
         study=result["study"],
-        verdict=max((stack["verdict"] for stack in judged), key=VERDICTS.index, default="look"),
+        verdict=worst((stack["verdict"] for stack in judged), result.get("checks") or ()) or "look",
         checks=[*frames_in_words(result.get("cine") or ()), *(result.get("checks") or ())],
         stacks=judged,
-        function=_function(judged),
+        function=_function(judged, result.get("checks") or ()),
         provenance=list(origin(result)),
     )
 
@@ -273,7 +273,7 @@ def _shrink(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return padded.reshape(slices, rows // block, block, columns // block, block).mean(axis=(2, 4)), block
 
 
-def _function(stacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _function(stacks: Sequence[Mapping[str, Any]], checks: Sequence[str]) -> list[dict[str, Any]]:
     """Volumes, ejection fraction and myocardial mass from the stacks of SA, each with its worst verdict."""
     phases = {s["phase"]: s for s in stacks if s["view"] == "SA" and len(s["tiles"]) > 1}
     if not phases:
@@ -281,8 +281,7 @@ def _function(stacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = quantities({phase: {s: _volume(stack, s) for s in STRUCTURES} for phase, stack in phases.items()})
 
     def entry(quantity: Quantity) -> dict[str, Any]:
-        verdicts = [phases[phase]["verdict"] for phase in quantity.phases if phase in phases]
-        verdict = max(verdicts, key=VERDICTS.index, default=None)
+        verdict = worst((phases[phase]["verdict"] for phase in quantity.phases if phase in phases), checks, "SA")
         return {**asdict(quantity), "verdict": verdict, "missing": quantity.missing}
 
     lines: list[dict[str, Any]] = [

@@ -16,7 +16,8 @@ import pytest
 from browser import Browser, find_chromium
 from conftest import schematic_study
 
-from RVQCLib.cohort_files import CohortFiles
+from RVQCLib.cohort import _reason
+from RVQCLib.cohort_files import CohortFiles, study_verdict
 from RVQCLib.cohort_table import COLUMNS, append_rows, read_table, write_table
 from RVQCLib.files import append_line
 from RVQCLib.manifest import Journal
@@ -96,6 +97,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 READY = "document.documentElement.dataset.ready"
 COUNT = "document.getElementById('count').textContent"
 FIRST = "[...document.querySelectorAll('#body tr')].map((row) => row.dataset.study)"
+
+
+def test_a_study_of_odd_anatomy_is_to_be_looked_at() -> None:
+    stacks = [{"verdict": "trusted", "reasons": []}, {"verdict": "trusted", "reasons": []}]
+    record = {"state": "done", "stacks": stacks, "checks": ["LA: only for tests"]}
+    assert (study_verdict(record), _reason(record)) == ("trusted", "")
+    record["checks"] += ["anatomy: SA RV is larger at end-systole than at end-diastole"]
+    assert (study_verdict(record), _reason(record)) == ("look", record["checks"][1])
+    stacks[1] |= {"verdict": "ood", "reasons": ["unusual shape"]}
+    assert (study_verdict(record), _reason(record)) == ("ood", "unusual shape")
 
 
 def test_the_page_loads_nothing_and_runs_one_script(pages: Path) -> None:

@@ -31,3 +31,13 @@ def test_what_is_missing_is_said_and_never_divided_by() -> None:
     assert found["LV", "Ejection fraction"].missing == "needs ED and ES"
     assert found["MYO", "Myocardial mass at end-diastole"].amount is None
     assert all(quantity.amount is None for quantity in quantities({}))
+
+
+def test_a_heart_that_is_larger_at_end_systole_has_no_ejection_fraction() -> None:
+    found = {
+        (q.structure, q.name): q for q in quantities({"ED": {"RV": 60.0, "LV": 90.0}, "ES": {"RV": 123.0, "LV": 40.0}})
+    }
+    for name in ("Stroke volume", "Ejection fraction"):
+        assert found["RV", name].amount is None and found["RV", name].missing == "impossible: larger at end-systole"
+        assert found["LV", name].amount > 0
+    assert found["RV", "End-systolic volume"].amount == 123.0

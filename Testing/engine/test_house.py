@@ -35,6 +35,7 @@ ORDER = [
         "selection",
         "options",
         "anatomy",
+        "overall",
         "quality",
         "prediction",
         "domain",
@@ -223,7 +224,7 @@ def test_opening_the_command_costs_no_torch() -> None:
 
 
 PANEL = sorted([*REPOSITORY.glob("RVQC*/RVQC*.py"), *(ENGINE.parent / "RVQCSlicerLib").glob("*.py")])
-LIGHT_ROOMS = {"files", "stack", "reviews", "function"}
+LIGHT_ROOMS = {"files", "stack", "reviews", "function", "overall"}
 """What the panel may use of the engine when Slicer starts; everything else is imported on a click, or in the worker."""
 
 

@@ -345,7 +345,19 @@ def test_volumes_and_ejection_fraction_stand_beside_the_worst_verdict():
     assert "Myocardial mass at end-diastole: 210 g Trusted" in Outline(page(ed, es)).text  # 1.05 g/ml
     assert "needs ED and ES" in page(ed)
     ed["structures"]["RV"]["volume_ml"] = 50.0
-    assert "impossible" in page(ed, es)
+    assert "impossible: larger at end-systole" in page(ed, es) and "-80" not in page(ed, es)
+
+
+def test_a_study_whose_ed_and_es_are_exchanged_is_not_trusted():
+    """Each of its stacks is."""
+    said = "anatomy: SA RV is larger at end-systole than at end-diastole"
+    judged = [judgement(phase=phase) for phase in ("ED", "ES")]
+    text = page(*judged, checks=[said])
+    assert (
+        '<div class="banner look">' in text and "Something in the study as a whole is unusual" in text and said in text
+    )
+    row = re.search(r"<tr><th>Right ventricle</th>(.*?)</tr>", text, re.DOTALL).group(1)
+    assert "Look at it" in row and "Trusted" not in row
 
 
 def test_a_measure_beyond_its_fence_is_named():
