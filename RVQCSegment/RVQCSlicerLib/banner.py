@@ -7,8 +7,9 @@ from html import escape
 
 import qt
 
-from RVQCSlicerLib.results import Result, slices_of
-from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, short, worst
+from RVQCLib.overall import worst
+from RVQCSlicerLib.results import Result, flagged_words
+from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, short
 
 MOST_REASONS = 4
 
@@ -41,11 +42,12 @@ class Banner:
         self.widget.visible = result is not None
         if result is None:
             return
-        verdict = worst([stack["verdict"] for stack in result.stacks.values()])
+        verdict = worst(map(result.verdict, result.stacks))
         self._paint(VERDICTS.get(verdict, NOT_JUDGED))
         self._title.text = f"{VERDICTS.get(verdict, NOT_JUDGED).title}: {result.study}"
         worst_first = [f"{short(key)}: {_sentence(stack)}" for key, stack in _from_bad_to_good(result)]
-        lines = [*worst_first[:1], *result.quality["checks"], *worst_first[1:]]
+        first = any(stack["verdict"] != "trusted" for stack in result.stacks.values())
+        lines = [*worst_first[:first], *result.quality["checks"], *worst_first[first:]]
         more = len(lines) - MOST_REASONS
         shown = lines[:MOST_REASONS] + ([f"and {more} more, see the table and the tiles below"] if more > 0 else [])
         self._reasons.text = "<br>".join(map(escape, shown))
@@ -68,10 +70,8 @@ def _from_bad_to_good(result: Result) -> list[tuple[str, dict]]:
 
 def _sentence(stack: dict) -> str:
     """The first reason without its numbers, and how many slices are flagged."""
-    slices = slices_of(stack)
-    flagged = sum(entry["flag"] for entry in slices)
-    of = f"{flagged} of {len(slices)} slices flagged" if len(slices) > 1 else ""
+    flagged = flagged_words(stack)
     if not stack["reasons"]:
-        return f"nothing unusual as a whole; {of}" if flagged and of else "nothing unusual"
+        return f"nothing unusual as a whole; {flagged}" if flagged else "nothing unusual"
     reason = stack["reasons"][0].partition(" (")[0]
-    return f"{reason}{f'; {of}' if flagged and of else ''}"
+    return f"{reason}; {flagged}" if flagged else reason

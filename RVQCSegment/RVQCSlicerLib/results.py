@@ -13,7 +13,8 @@ from typing import Any
 import slicer
 import vtk
 
-from RVQCSlicerLib.words import failure_of
+from RVQCLib.overall import worst
+from RVQCSlicerLib.words import failure_of, split
 
 ATTRIBUTE = "RVQC.Study"
 _ROLES = ("volume", "overlay", "accepted")
@@ -24,6 +25,13 @@ def slices_of(stack: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not (failure := failure_of(stack)):
         return list(stack["slices"])
     return [{**entry, "flag": True, "reasons": [failure, *entry["reasons"]]} for entry in stack["slices"]]
+
+
+def flagged_words(stack: Mapping[str, Any]) -> str:
+    """How many slices of a stack are flagged, "" for none and where there is but one slice."""
+    slices = slices_of(stack)
+    flagged = sum(entry["flag"] for entry in slices)
+    return f"{flagged} of {len(slices)} slices flagged" if flagged and len(slices) > 1 else ""
 
 
 class Result:
@@ -62,6 +70,13 @@ class Result:
         """Where the engine wrote it."""
         return self.node.GetAttribute("RVQC.Folder") or ""
 
+    def verdict(self, key: str) -> str:
+        """A stack's verdict; "look" at best where the study's checks speak against its view: odd anatomy, or a caution of the
+        bundle."""
+        view, checks = split(key)[0], self.quality["checks"]
+        cautions = ["look"] if any(check.startswith(f"{view}: ") for check in checks) else []
+        return worst([self.stacks[key]["verdict"], *cautions], checks, view)
+
     def image(self, key: str) -> dict[str, Any]:
         """Which image was judged: "file", "frame" of a cine, "sha256"; empty in results of an earlier RVQC."""
         return self.stacks[key].get("image") or {}
@@ -70,9 +85,9 @@ class Result:
         """The node of a stack in a `role`: "volume", "overlay" or "accepted"."""
         return self.node.GetNodeReference(f"RVQC.{role}.{key}")
 
-    def set(self, role: str, key: str, node: slicer.vtkMRMLNode) -> None:
-        """Remember a node of a stack."""
-        self.node.SetNodeReferenceID(f"RVQC.{role}.{key}", node.GetID())
+    def set(self, role: str, key: str, node: slicer.vtkMRMLNode | None) -> None:
+        """Remember a node of a stack, or that there is none any more."""
+        self.node.SetNodeReferenceID(f"RVQC.{role}.{key}", node.GetID() if node is not None else None)
 
     def decision(self, key: str) -> dict[str, str]:
         """The last review of a stack as JSON; empty where there is none."""

@@ -63,8 +63,8 @@ class SliceStrip:
         ):  # else the button that was clicked would vanish, and with it the keyboard's focus
             _drop(self.stack_buttons.values())
             self._result, self.stack_buttons = result, {}
-            for name, stack in (result.stacks if result else {}).items():
-                self._add_stack(name, stack)
+            for name in result.stacks if result else ():
+                self._add_stack(name, VERDICTS.get(result.verdict(name), NOT_JUDGED))
         self.tiles, self._slices, self._current = [], [], -1
         self.widget.visible = result is not None
         if result is None:
@@ -96,8 +96,7 @@ class SliceStrip:
             return next((index for index in flagged if index > self._current), flagged[0])
         return next((index for index in reversed(flagged) if index < self._current), flagged[-1])
 
-    def _add_stack(self, key: str, stack: dict) -> None:
-        verdict = VERDICTS.get(stack["verdict"], NOT_JUDGED)
+    def _add_stack(self, key: str, verdict: Verdict) -> None:
         button = qt.QPushButton(f"{verdict.sign} {short(key)}")
         button.objectName = f"RVQCStack_{key}"
         button.checkable = True
