@@ -29,7 +29,7 @@ from RVQCSlicerLib.strip import SliceStrip
 from RVQCSlicerLib.table import QualityTable
 from RVQCSlicerLib.timers import one_shot
 from RVQCSlicerLib.viewer import StackViewer, one_picture
-from RVQCSlicerLib.words import failure_of
+from RVQCSlicerLib.words import failure_of, short
 
 RESEARCH = "Research use only. RVQC is not a medical device; a clinician reviews every mask."
 EDIT_PAUSE_MS = 400
@@ -265,8 +265,10 @@ class Panel:
     def _on_save_dicom(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(self.widget, "Where to write the DICOM SEG", "")
         reviewer = self._host.logic.parameters.reviewer
-        if folder and self.result is not None:
-            self._host._guarded(lambda: dicom_seg.save(self.result, self.key, folder, reviewer))
+        if not folder or self.result is None:
+            return
+        if self._host._guarded(lambda: dicom_seg.save(self.result, self.key, folder, reviewer)):
+            self.message.say(f"The DICOM SEG of {short(self.key)} is in {folder} and in Slicer's DICOM database.")
 
     def _watch(self) -> None:
         """Notice edits of final segmentations."""

@@ -346,9 +346,10 @@ def test_a_dicom_seg_is_saved_by_slicers_exporter_where_that_makes_sense(
     fake.__spec__ = ModuleSpec(fake.__name__, None)
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     opened.panel.show_review()
-    for _ in range(2):
+    for said in (f"SA ED is in {tmp_path} and in Slicer's DICOM database.", "failed"):
         panel.answers.paths.append(str(tmp_path))
         panel.click(box.dicom)
+        assert said in opened.panel.message.text
     assert [found.directory for found in exported] == [str(tmp_path)] * 2
     assert tags == {"SeriesDescription": "RVQC patient001 SA ED", "ContentCreatorName": "Dr. Müller"}
     assert "was not written (itkimage2segimage failed)" in opened.panel.message.text
