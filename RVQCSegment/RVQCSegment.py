@@ -271,9 +271,8 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 result, key, kind, self.panel.review.decision, fallback=fallback, candidate=p.candidate
             )
         ):
-            self.panel.review.note.text = ""
-            self.panel.show_review()
-            self.panel.show_overlays()
+            self.panel.review.note.text, p.candidate = "", 0
+            self.panel.show_decision()
 
     def _on_run_ended(self, end: Result | Outcome) -> None:
         if isinstance(end, Result):
@@ -318,6 +317,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not caller.IsBatchProcessing():  # the events of a scene that closes or is loaded come later
             self.panel.inputs.show()
             self.panel.rest()
+            self.panel.look_again()
 
     def _on_scene_changed(self, caller: Any, event: Any) -> None:
         self.panel.refresh()

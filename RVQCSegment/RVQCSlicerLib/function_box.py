@@ -9,6 +9,7 @@ from RVQCSlicerLib.table import fit_height
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, number
 
 COLUMNS = ("Accepted masks", "RV", "LV", "Myocardium")
+NOT_OF_QC = "The accepted mask is another than QC judged: somebody edited it, or it is another candidate's."
 _OF = {"RV": 1, "LV": 2, "MYO": 3}
 
 
@@ -33,6 +34,8 @@ class FunctionBox:
             self.widget.setItem(row, 0, qt.QTableWidgetItem(name))
         for quantity, verdict, state in found:
             item = qt.QTableWidgetItem(_text(quantity, verdict, state))
+            if state and not verdict:
+                item.setToolTip(NOT_OF_QC)
             self.widget.setItem(names.index(quantity.name), _OF[quantity.structure], item)
         fit_height(self.widget)
 

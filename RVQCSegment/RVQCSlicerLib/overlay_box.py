@@ -30,7 +30,7 @@ class OverlayBox:
         self.difference = self._switch("Difference", "Where mask and reconstruction differ, in yellow (key 3)")
         self.candidate = qt.QComboBox()
         self.candidate.objectName = "RVQCCandidate"
-        self.candidate.toolTip = "Whose mask is shown, and accepted"
+        self.candidate.toolTip = "Whose mask is shown, and decided on"
         self.candidate.connect("currentIndexChanged(int)", self._on_candidate)
         for switch in (self.mask, self.reconstruction, self.difference):
             row.addWidget(switch)
@@ -51,11 +51,14 @@ class OverlayBox:
         if result is not None:
             stack = result.stacks[key]
             taken = " + ".join(str(index + 1) for index in stack["selected"])
-            self.candidate.addItem(f"selected mask (candidate {taken})")
+            final = result.get("accepted", key) is not None
+            self.candidate.addItem("final segmentation" if final else f"selected mask (candidate {taken})")
             there = stack["candidates"] if overlays.has_candidates(result, key) else []
             for number, candidate in enumerate(there, start=1):
                 self.candidate.addItem(f"candidate {number} ({candidate['network']})")
-            self.candidate.currentIndex = parameters.candidate if parameters.candidate <= len(there) else 0
+            if parameters.candidate > len(there):
+                parameters.candidate = 0
+            self.candidate.currentIndex = parameters.candidate
         self.mask.checked = parameters.show_mask
         self.reconstruction.checked = parameters.show_reconstruction
         self.difference.checked = parameters.show_difference

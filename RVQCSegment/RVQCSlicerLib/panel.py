@@ -52,7 +52,7 @@ class Panel:
         self.message = MessageBar()
         self.banner = Banner(os.path.dirname(host.resourcePath("Icons/RVQCSegment.png")))
         self.strip = SliceStrip(self.show_stack, self.go_to)
-        self.overlay = OverlayBox(parameters, self.show_overlays)
+        self.overlay = OverlayBox(parameters, self.show_masks)
         self.table = QualityTable(self.show_stack)
         self.review = ReviewBox(parameters, host.onDecide, self._on_edit, self._on_save_dicom)
         self.function = FunctionBox()
@@ -190,6 +190,20 @@ class Panel:
             candidate=p.candidate,
         )  # fmt: skip
 
+    def show_masks(self) -> None:
+        """Show what is switched on, and what is said of it."""
+        self.show_overlays()
+        self.show_review()
+
+    def show_decision(self) -> None:
+        """Show what has become of the masks: another final segmentation, or none any more."""
+        self.overlay.show(self.result, self.key)
+        self.show_masks()
+
+    def look_again(self) -> None:
+        """A node has gone that may be a mask of the result."""
+        self._edits.start()
+
     def show_review(self) -> None:
         """Show how the review stands, and what follows from what was accepted."""
         result = self.result
@@ -198,7 +212,7 @@ class Panel:
         editable = result.get("accepted", self.key) is not None
         self.review.show(
             self.key,
-            review.state_words(result, self.key),
+            review.state_words(result, self.key, self._host.logic.parameters.candidate),
             editable=editable,
             no_dicom=dicom_seg.obstacle(result, self.key),
         )
@@ -288,12 +302,13 @@ class Panel:
         self._watched = []
 
     def _on_edited(self) -> None:
-        if self.result is None:
+        if self.result is None or not self.key:
             return
         for key in self.result.stacks:
             if review.is_edited(self.result, key):
                 review.mark_edited(self.result, key)
-        self.show_review()
+        gone = any(node.GetScene() is None for node, _ in self._watched)
+        (self.show_decision if gone else self.show_review)()
 
 
 def _framed(title: str, inner: qt.QWidget) -> qt.QWidget:

@@ -197,6 +197,15 @@ def oriented_image(labels: np.ndarray, volume: slicer.vtkMRMLVolumeNode) -> slic
     return image
 
 
+def lies_on(segmentation: slicer.vtkMRMLSegmentationNode, name: str, volume: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether segment `name` is on the grid of `volume`, whatever part of it it fills."""
+    labelmap, matrix = segmentation.GetBinaryLabelmapInternalRepresentation(name), vtk.vtkMatrix4x4()
+    if labelmap is not None:
+        labelmap.GetImageToWorldMatrix(matrix)
+    own = slicer.util.arrayFromVTKMatrix(matrix)
+    return labelmap is None or np.allclose(own, matrix_of(volume), rtol=0, atol=1e-3)
+
+
 def mask_of(
     segmentation: slicer.vtkMRMLSegmentationNode,
     volume: slicer.vtkMRMLVolumeNode,

@@ -49,12 +49,6 @@ def short(key: str) -> str:
     return " ".join(split(key))
 
 
-def worst(verdicts: list[str]) -> str:
-    """The worst of some verdicts; "" of none."""
-    order = list(VERDICTS)
-    return max(verdicts, key=order.index, default="")
-
-
 def failure_of(stack: Mapping[str, Any]) -> str:
     """What is wrong with a stack's mask as a whole, such as that it has no RV; "" for nothing."""
     return "; ".join(stack.get("evidence", {}).get("failed", ()))
