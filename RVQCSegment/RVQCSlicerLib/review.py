@@ -71,6 +71,8 @@ def decide(result: Result, key: str, kind: str, by: Decision, *, fallback: str, 
         _set_aside(result, key, "rejected" if kind == REJECTED else "earlier")
     if kind != REJECTED and result.get("accepted", key) is None:
         _make_final(result, key, mask)
+    if kind == ACCEPTED and result.get("accepted", key).GetAttribute(_MADE) != _fingerprint(mask):
+        mark_edited(result, key)
     result.decide(key, {**asdict(review), "labels": _fingerprint(mask)})
     return review
 

@@ -188,6 +188,20 @@ def test_a_heart_that_grows_has_no_ejection_fraction(shown: Any, panel: Panel) -
     assert [ui.function.widget.item(row, 1).text() for row in (2, 3)] == ["– impossible: larger at end-systole"] * 2
 
 
+def test_a_mask_that_was_edited_before_it_was_accepted_is_tagged_so(shown: Any, panel: Panel) -> None:
+    import vtk
+
+    ui, tag = shown(), vtk.reference("")
+    for drawn, tagged in ((False, "AUTOMATIC"), (True, "SEMIAUTOMATIC")):
+        decide(panel, ui, "needs edit")
+        final = ui.result.get("accepted", "SA_ED")
+        if drawn:
+            draw(final, ui.result.get("volume", "SA_ED"))
+        decide(panel, ui, "accepted")
+        final.GetSegmentation().GetSegment("RV").GetTag("DICOM.SegmentAlgorithmType", tag)
+        assert tag.get() == tagged
+
+
 def test_a_bundles_caution_is_on_the_view_that_it_is_of(shown: Any) -> None:
     ui = shown("LA: never measured; check every LA mask", "SA ES: slice 2 is rather the atrium than the RV")
     assert [button.text[0] for button in ui.strip.stack_buttons.values()] == ["✓", "✓", "▲"]
