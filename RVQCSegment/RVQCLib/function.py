@@ -41,11 +41,12 @@ def quantities(volumes: Mapping[str, Mapping[str, float | None]]) -> tuple[Quant
         odd = "impossible: larger at end-systole" if known and es > ed else ""
         stroke = ed - es if known and not odd else None
         fraction = None if stroke is None or not ed else 100 * stroke / ed
+        empty = "impossible: nothing at end-diastole" if known and not ed else ""
         found += [
             Quantity(structure, "End-diastolic volume", "ml", ed, ("ED",)),
             Quantity(structure, "End-systolic volume", "ml", es, ("ES",)),
             Quantity(structure, "Stroke volume", "ml", stroke, ("ED", "ES"), odd),
-            Quantity(structure, "Ejection fraction", "%", fraction, ("ED", "ES"), odd),
+            Quantity(structure, "Ejection fraction", "%", fraction, ("ED", "ES"), odd or empty),
         ]
     wall = volumes.get("ED", {}).get("MYO")
     mass = None if wall is None else MYOCARDIUM_G_PER_ML * wall

@@ -27,6 +27,7 @@ def test_volumes_stroke_fraction_and_mass() -> None:
 def test_what_is_missing_is_said_and_never_divided_by() -> None:
     found = {(q.structure, q.name): q for q in quantities({"ED": {"RV": 0.0, "LV": 100.0}, "ES": {"RV": 0.0}})}
     assert found["RV", "Ejection fraction"].amount is None and found["RV", "Stroke volume"].amount == 0.0
+    assert found["RV", "Ejection fraction"].missing == "impossible: nothing at end-diastole"
     assert found["LV", "Stroke volume"].amount is None
     assert found["LV", "Ejection fraction"].missing == "needs ED and ES"
     assert found["MYO", "Myocardial mass at end-diastole"].amount is None
