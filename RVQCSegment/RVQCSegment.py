@@ -235,8 +235,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
         try:
             if self._guarded(lambda: self.panel.inputs.take(load_study(path))):
-                self.logic.parameters.result = None
-                self.panel.show_result(None)
+                self.panel.put_away()
         finally:
             qt.QApplication.restoreOverrideCursor()
         self.panel.rest()

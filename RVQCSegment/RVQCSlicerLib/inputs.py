@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import ctk
 import qt
@@ -12,10 +11,12 @@ import slicer
 from RVQCLib.stack import PHASES, VIEWS
 from RVQCSlicerLib.loading import Loaded
 from RVQCSlicerLib.parameters import STACKS, Parameters
+from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.run import study_of
+from RVQCSlicerLib.scene import show_frame
 from RVQCSlicerLib.words import PHASES as PHASE_WORDS
 from RVQCSlicerLib.words import VIEWS as VIEW_WORDS
-from RVQCSlicerLib.words import place
+from RVQCSlicerLib.words import place, split
 
 _FIND = "find"
 
@@ -30,15 +31,20 @@ class InputsBox:
     Parameters
     ----------
     parameters : Gives the parameters of the scene that is open now.
-    changed : Is called after the user changed something.
+    changed : Is called after the user changed the name.
+    chose : Is called with the stack or the view for which the user chose a volume, a cine, or a frame of it.
     load : Is called with the path of a study that the user wants to load.
     """
 
     def __init__(
-        self, parameters: Callable[[], Parameters], changed: Callable[[], None], load: Callable[[str], None]
+        self,
+        parameters: Callable[[], Parameters],
+        changed: Callable[[], None],
+        chose: Callable[[str], None],
+        load: Callable[[str], None],
     ) -> None:
-        self._parameters, self._changed, self._load, self._updating = parameters, changed, load, False
-        self._proposed = ""  # the name that was made from the images
+        self._parameters, self._changed, self._chose, self._load = parameters, changed, chose, load
+        self._updating = False
         self.widget = ctk.ctkCollapsibleButton()
         self.widget.text = "Study"
         form = qt.QFormLayout(self.widget)
@@ -88,7 +94,7 @@ class InputsBox:
     def take(self, loaded: Loaded) -> None:
         """Choose everything that was loaded, and nothing else."""
         parameters = self._parameters()
-        parameters.study = self._proposed = loaded.study
+        parameters.study = parameters.proposed = loaded.study
         for key in STACKS:
             parameters.choose("volume", key, loaded.volumes.get(key))
             parameters.set_frame(key, None)
@@ -100,27 +106,38 @@ class InputsBox:
     def choose(self, role: str, key: str, node: slicer.vtkMRMLNode | None) -> None:
         """Take the user's choice in a selector: `role` is ``volume`` or ``cine``, `key` its stack or view.
 
-        The first image names the study, unless the user did: results must not go under the name of a patient before.
+        It names the study, unless the user did, and a cine's ED and ES are to be found anew: nothing of the patient before
+        may stay.
         """
         if self._updating:
             return
         parameters = self._parameters()
-        first = not parameters.images()
+        if role == "cine" and node is not parameters.cine(key):
+            for phase in PHASES:
+                parameters.set_frame(f"{key}_{phase}", None)
         parameters.choose(role, key, node)
-        if node is not None and (not parameters.study or (first and parameters.study == self._proposed)):
-            parameters.study = self._proposed = study_of([node])
+        if node is not None and parameters.study in ("", parameters.proposed):
+            parameters.study = parameters.proposed = study_of([node])
         self.show()
-        self._changed()
+        self._chose(key)
+
+    def image(self, key: str) -> slicer.vtkMRMLVolumeNode | None:
+        """What is chosen for a stack, as it can be seen: of a cine the frame, the first where it is to be found."""
+        parameters = self._parameters()
+        cine = parameters.cine(split(key)[0])
+        return parameters.volume(key) if cine is None else show_frame(cine, parameters.frame(key) or 0)
 
     def forget(self) -> None:
         """The scene is about to close: nothing is recognized any more."""
         self.recognized.text = BEGIN
 
-    def take_frames(self, quality: dict[str, Any]) -> None:
-        """Remember which frames of the cines were found to be ED and ES."""
-        for entry in quality["cine"]:
-            for phase in PHASES:
-                self._parameters().set_frame(f"{entry['view']}_{phase}", entry[phase.lower()])
+    def take_frames(self, result: Result) -> None:
+        """Remember which frames of the cines were found to be ED and ES, where they are still chosen."""
+        parameters = self._parameters()
+        for entry in result.quality["cine"]:
+            if result.get("cine", view := entry["view"]) is parameters.cine(view):
+                for phase in PHASES:
+                    parameters.set_frame(f"{view}_{phase}", entry[phase.lower()])
 
     def _add_loaders(self, form: qt.QFormLayout) -> None:
         row = qt.QHBoxLayout()
@@ -181,7 +198,7 @@ class InputsBox:
     def _on_frame(self, key: str, value: int) -> None:
         if not self._updating:
             self._parameters().set_frame(key, value - 1 if value else None)
-            self._changed()
+            self._chose(key)
 
     def _on_folder(self, checked: bool = False) -> None:
         self._load_if_chosen(qt.QFileDialog.getExistingDirectory(self.widget, "A study's folder", ""))

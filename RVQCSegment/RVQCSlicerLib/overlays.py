@@ -13,7 +13,7 @@ import numpy as np
 import slicer
 
 from RVQCLib.stack import Stack
-from RVQCSlicerLib.results import Result
+from RVQCSlicerLib.results import Result, results_in_scene
 from RVQCSlicerLib.scene import add_labels, oriented_image
 from RVQCSlicerLib.segments import DIFFERENCE_COLOR, RECONSTRUCTION_COLOR, STRUCTURES
 from RVQCSlicerLib.words import short
@@ -130,6 +130,15 @@ def show(
         for index in range(segmentation.GetNumberOfSegments()):
             name = segmentation.GetNthSegmentID(index)
             display.SetSegmentVisibility(name, name in wanted)
+
+
+def hide_others(shown: Result | None) -> None:
+    """Hide the masks of every result of the scene but `shown`: they may be another patient's, in the same place."""
+    for result in results_in_scene():
+        if shown is None or result.node is not shown.node:
+            for node in (result.get(role, key) for role in ("overlay", "accepted") for key in result.stacks):
+                if node is not None and node.GetDisplayNode() is not None:
+                    node.GetDisplayNode().SetVisibility(False)
 
 
 def heart_centre(result: Result, key: str) -> tuple[float, float, float] | None:

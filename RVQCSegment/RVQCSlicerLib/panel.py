@@ -18,6 +18,7 @@ from RVQCSlicerLib.function_box import FunctionBox
 from RVQCSlicerLib.inputs import InputsBox
 from RVQCSlicerLib.message import MessageBar
 from RVQCSlicerLib.overlay_box import OverlayBox
+from RVQCSlicerLib.parameters import STACKS
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.review_box import BUTTONS, ReviewBox
 from RVQCSlicerLib.run_box import RunBox
@@ -45,7 +46,7 @@ class Panel:
         self.key = ""
         self._bringing: Steps | None = None
         parameters = lambda: host.logic.parameters  # noqa: E731
-        self.inputs = InputsBox(parameters, self.rest, host.onLoad)
+        self.inputs = InputsBox(parameters, self.rest, self.show_choice, host.onLoad)
         self.saved = SavedBox(self.open_results, self.open_result)
         self.setup = SetupRow(host.onCheck, host.onInstall)
         self.run = RunBox(parameters, host.onRun, host.onCancel)
@@ -84,11 +85,24 @@ class Panel:
         parameters = self._host.logic.parameters
         self.run.rest(ready=bool(parameters.images() and parameters.study.strip()))
 
-    def show_images(self) -> None:
-        """Show the first image that is chosen, before there is a result."""
+    def show_choice(self, key: str) -> None:
+        """The user chose another image of a stack or view: it is shown, and a result that is not its own is put away."""
         parameters = self._host.logic.parameters
-        volume = next((v for v in map(parameters.volume, self.inputs.volumes) if v is not None), None)
-        if self.result is None and volume is not None:
+        if self.result is not None and not self.result.is_of(parameters):
+            self.put_away()
+        self.rest()
+        self.show_images(key)
+
+    def put_away(self) -> None:
+        """Show no result; it stays in the scene, hidden."""
+        self._host.logic.parameters.result = None
+        self.show_result(None)
+
+    def show_images(self, key: str = "") -> None:
+        """Show the image that is chosen for `key`, else the first of all, before there is a result."""
+        images = (self.inputs.image(one) for one in (key, *STACKS))
+        volume = next((image for image in images if image is not None), None) if self.result is None else None
+        if volume is not None:
             self.viewer.show(volume)
 
     def open_results(self, path: str) -> None:
@@ -120,7 +134,7 @@ class Panel:
     def take(self, result: Result, shown: Callable[[], None]) -> None:
         """Remember and show a new result, in steps, then call `shown`; not at all where `forget` comes first."""
         parameters = self._host.logic.parameters
-        self.inputs.take_frames(result.quality)
+        self.inputs.take_frames(result)
         parameters.result, parameters.stack = result.node, ""
 
         def ended(error: Exception | None) -> None:
@@ -136,6 +150,7 @@ class Panel:
 
     def _showing(self, result: Result | None) -> Iterator[None]:
         self.result, self.key = result, ""
+        overlays.hide_others(result)
         self.banner.show(result)
         self.table.show(result)
         self.results.visible = result is not None

@@ -40,6 +40,7 @@ class Parameters:
     """A view of a vtkMRMLScriptedModuleNode."""
 
     study = _Value("")
+    proposed = _Value("")  # the name that was made from the images
     bundle = _Value("")
     device = _Value("auto")
     results_folder = _Value("")

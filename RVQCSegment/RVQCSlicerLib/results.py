@@ -14,6 +14,8 @@ import slicer
 import vtk
 
 from RVQCLib.overall import worst
+from RVQCLib.stack import PHASES
+from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.words import failure_of, split
 
 ATTRIBUTE = "RVQC.Study"
@@ -82,8 +84,17 @@ class Result:
         return self.stacks[key].get("image") or {}
 
     def get(self, role: str, key: str) -> slicer.vtkMRMLNode | None:
-        """The node of a stack in a `role`: "volume", "overlay" or "accepted"."""
+        """The node of a stack in a `role`: "volume", "overlay" or "accepted"; or, by its view, the "cine" that was judged."""
         return self.node.GetNodeReference(f"RVQC.{role}.{key}")
+
+    def is_of(self, parameters: Parameters) -> bool:
+        """Whether every image that is chosen is one that was judged, of a cine at the frames that were."""
+        own = [self.get("volume", key) for key in self.stacks]
+        for entry in self.quality["cine"]:
+            frames = [parameters.frame(f"{entry['view']}_{phase}") for phase in PHASES]
+            if frames == [entry[phase.lower()] for phase in PHASES]:
+                own.append(self.get("cine", entry["view"]))
+        return all(image in own for image in parameters.images())
 
     def set(self, role: str, key: str, node: slicer.vtkMRMLNode | None) -> None:
         """Remember a node of a stack, or that there is none any more."""

@@ -157,6 +157,8 @@ class Run:
             self._made.append(result.node)
             for key in result.stacks:
                 result.set("volume", key, self._volume(key, quality))
+            for view, cine in self._request.cines.items():
+                result.set("cine", view, cine.sequence)
             for key in result.stacks:
                 for _ in overlays.build(result, key):
                     yield

@@ -75,6 +75,22 @@ def frames_of(sequence: slicer.vtkMRMLSequenceNode | None, what: str) -> list[sl
     return frames
 
 
+def show_frame(sequence: slicer.vtkMRMLSequenceNode, frame: int) -> slicer.vtkMRMLVolumeNode | None:
+    """The volume in which Slicer shows a cine, turned to a frame (from 0); None where the sequence holds no images.
+
+    It is the proxy of a sequence browser, which is made where there is none.
+    """
+    logic = slicer.modules.sequences.logic()
+    browser = logic.GetFirstBrowserNodeForSequenceNode(sequence)
+    if browser is None:
+        browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{sequence.GetName()} browser")
+        browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    browser.SetSelectedItemNumber(frame)
+    logic.UpdateProxyNodesFromSequences(browser)
+    proxy = browser.GetProxyNode(sequence)
+    return proxy if proxy is not None and proxy.IsA("vtkMRMLVolumeNode") else None
+
+
 def matrix_of(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     """IJK to RAS, (4, 4)."""
     matrix = vtk.vtkMatrix4x4()

@@ -68,3 +68,62 @@ def press(panel: Panel, where: Any, key: str, *, control: bool = False) -> None:
     import qt
 
     panel.press(where, getattr(qt.Qt, f"Key_{key}"), qt.Qt.ControlModifier if control else None)
+
+
+def beats(name: str, count: int = 3) -> Any:
+    """A cine in the scene; all pixels of a frame are its number."""
+    from RVQCSlicerLib.scene import add_sequence
+
+    first = small_phantom(slices=1).stacks[0]
+    frames = [replace(first, phase="", frame=k, pixels=np.full_like(first.pixels, k)) for k in range(count)]
+    return add_sequence(frames, name)
+
+
+def seen(widget: Any) -> Any:
+    """The volume behind everything."""
+    import slicer
+
+    return slicer.app.applicationLogic().GetSliceLogicByLayoutName("Red").GetBackgroundLayer().GetVolumeNode()
+
+
+def judged(images: dict[str, Any], name: str, cine: dict[str, Any] | None = None) -> Any:
+    """A result in the scene as a run makes it, without a run: an overlay over each image, all of it visible."""
+    import slicer
+
+    from RVQCSlicerLib.results import Result
+    from RVQCSlicerLib.scene import add_labels
+
+    stacks, numbers = [], dict.fromkeys(("predicted_dice", "lower_bound_90", "pDC", "pHD_mm", "agreement"))
+    for key, volume in images.items():
+        count = len(slicer.util.arrayFromVolume(volume))
+        slices = [{"index": k, "flag": False, "reasons": []} for k in range(count)]
+        stacks.append(
+            {"view": key[:2], "phase": key[3:], "verdict": "look", "reasons": [], "slices": slices, "candidates": []}
+            | {"selected": [], "image": {"sha256": key}, "structures": dict.fromkeys(("RV", "LV", "MYO"), numbers)}
+        )
+    quality = {"study": name, "cine": [cine] if cine else [], "checks": [], "stacks": stacks}
+    result = Result.create(quality, "")
+    for key, volume in images.items():
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} {key} QC")
+        node.CreateDefaultDisplayNodes()
+        add_labels(node, np.ones(slicer.util.arrayFromVolume(volume).shape, np.uint8), volume, "mask.")
+        result.set("volume", key, volume)
+        result.set("overlay", key, node)
+    return result
+
+
+def visible_masks() -> list[str]:
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node.GetName() for node in nodes if node.GetDisplayNode().GetVisibility()]
+
+
+def pick(panel: Panel, selector: Any, name: str) -> None:
+    """Choose a node as a user does with the keyboard."""
+    import qt
+    from PySide6.QtWidgets import QComboBox
+
+    box = selector.findChild(QComboBox)
+    for key in (qt.Qt.Key_Home, *[qt.Qt.Key_Down] * box.findText(name)):
+        panel.press(box, key)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Panel
-from segment_steps import load, small_phantom
+from segment_steps import load, pick, small_phantom
 
 
 def chosen(widget: Any) -> dict[str, str | None]:
@@ -18,16 +18,6 @@ def chosen(widget: Any) -> dict[str, str | None]:
     shown = {key: selector.currentNode() for key, selector in widget.panel.inputs.volumes.items()}
     assert shown == widget.logic.parameters.volumes()
     return {key: node and node.GetName() for key, node in shown.items()}
-
-
-def pick(panel: Panel, selector: Any, name: str) -> None:
-    """Choose a node as a user does with the keyboard."""
-    import qt
-    from PySide6.QtWidgets import QComboBox
-
-    box = selector.findChild(QComboBox)
-    for key in (qt.Qt.Key_Home, *[qt.Qt.Key_Down] * box.findText(name)):
-        panel.press(box, key)
 
 
 def test_a_volume_that_is_deleted_leaves_no_other_patient_in_its_place(widget: Any, panel: Panel) -> None:
