@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import slicer
 from RVQCLib.files import RVQCError
 from RVQCLib.stack import PHASES, VIEWS
 from RVQCSlicerLib import overlays, scene
+from RVQCSlicerLib.hierarchy import patient_of
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome, WorkerProcess
 from RVQCSlicerLib.results import Result, results_in_scene
@@ -24,6 +27,8 @@ from RVQCSlicerLib.steps import Steps
 from RVQCSlicerLib.viewer import one_picture
 from RVQCSlicerLib.words import short
 
+FORBIDDEN = r'[/\\:*?"<>|]'
+"""Signs that the name of a study cannot have, because its folder cannot on every system."""
 FROM_CINE = "RVQC.FromCine"
 """Attribute of the volumes that a run took out of a cine."""
 
@@ -52,7 +57,7 @@ class Request:
         """Raise RVQCError (`scene.Transformed` where hardening helps) for what cannot be judged."""
         if not self.volumes and not self.cines:
             raise RVQCError("No image is chosen; choose a volume or a cine, or load a study.")
-        if not self.study.strip() or any(sign in self.study for sign in '/\\:*?"<>|') or self.study.startswith("."):
+        if not self.study.strip() or re.search(FORBIDDEN, self.study) or self.study.startswith("."):
             raise RVQCError(
                 f"{self.study!r} cannot name a study's folder; give a name of letters, digits, spaces, - and _."
             )
@@ -64,7 +69,29 @@ class Request:
                 raise RVQCError(f"Only one of ED and ES is chosen in the {view} cine; choose both frames or neither.")
             if cine.ed is not None and max(cine.ed, cine.es) >= len(frames):
                 raise RVQCError(f"The {view} cine has {len(frames)} frames; choose ED and ES among them.")
+        self._check_together()
         scene.refuse_transforms([*self.volumes.values()])
+
+    def _check_together(self) -> None:
+        """Raise RVQCError where the images cannot be of one examination."""
+        patients = {patient_of(node) for node in (*self.volumes.values(), *(c.sequence for c in self.cines.values()))}
+        if len(patients - {""}) > 1:
+            raise RVQCError(
+                f"The images are of the patients {', '.join(sorted(patients - {''}))}; choose those of one."
+            )
+        for one, two in combinations(self.volumes, 2):
+            if self.volumes[one] is self.volumes[two]:
+                name = self.volumes[one].GetName()
+                raise RVQCError(
+                    f"{name} is chosen for {short(one)} and for {short(two)}; choose another image for one."
+                )
+        for view in VIEWS:
+            ed, es = (self.volumes.get(f"{view}_{phase}") for phase in PHASES)
+            if ed is not None and es is not None and not scene.fit_together(ed, es):
+                raise RVQCError(
+                    f"{view} ED has {scene.grid_in_words(ed)}, but {view} ES has {scene.grid_in_words(es)}; choose two images "
+                    "of one examination."
+                )
 
 
 class Run:
@@ -215,12 +242,13 @@ def run_and_wait(request: Request, worker: WorkerProcess, progress: Callable[[di
 
 
 def study_of(nodes: Iterable[slicer.vtkMRMLNode | None]) -> str:
-    """A name for a study: that of its first node, up to "SA ED" or "_SA_ED"."""
-    name = next((node.GetName() for node in nodes if node is not None), "")
-    for view in VIEWS:
-        for sign in (" ", "_"):
-            name = name.partition(f"{sign}{view}{sign}")[0]
-    return name.strip()
+    """A name for a study that can name its folder: the DICOM PatientID of its first node, else the node's name up to "SA ED"
+    or "_SA_ED"."""
+    first = next((node for node in nodes if node is not None), None)
+    if first is None:
+        return ""
+    name = patient_of(first) or re.split(f"[ _](?:{'|'.join(VIEWS)})[ _]", first.GetName())[0]
+    return re.sub(rf"\s*{FORBIDDEN}+\s*", " ", name).strip(" .")
 
 
 def chosen_images(p: Parameters) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def check_volume(volume: slicer.vtkMRMLNode | None, what: str) -> None:
         raise RVQCError(f"{name}, chosen for {what}, holds no image; load it again.")
     if image.GetNumberOfScalarComponents() != 1:
         raise RVQCError(f"{name}, chosen for {what}, has several values a pixel; choose a greyscale image.")
+    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(volume)
+    if browser is not None:
+        cine = browser.GetSequenceNode(volume).GetName()
+        raise RVQCError(
+            f"{name}, chosen for {what}, shows the frames of a cine in turn; choose the cine {cine} instead of ED and ES."
+        )
 
 
 def refuse_transforms(volumes: Sequence[slicer.vtkMRMLVolumeNode]) -> None:
@@ -72,6 +78,10 @@ def frames_of(sequence: slicer.vtkMRMLSequenceNode | None, what: str) -> list[sl
     frames = [sequence.GetNthDataNode(index) for index in range(sequence.GetNumberOfDataNodes())]
     if len(frames) < 2 or not all(frame.IsA("vtkMRMLScalarVolumeNode") and frame.GetImageData() for frame in frames):
         raise RVQCError(f"{sequence.GetName()}, chosen for {what}, is no sequence of images; choose a cine.")
+    if any(frame.GetImageData().GetNumberOfScalarComponents() != 1 for frame in frames):
+        raise RVQCError(
+            f"{sequence.GetName()}, chosen for {what}, has several values a pixel; choose a greyscale cine."
+        )
     return frames
 
 
@@ -103,6 +113,18 @@ def geometry_of(volume: slicer.vtkMRMLVolumeNode) -> Geometry:
     matrix = _TO_LPS @ matrix_of(volume)
     spacing = np.array(volume.GetSpacing())
     return Geometry(tuple(matrix[:3, 3]), tuple(spacing), tuple((matrix[:3, :3] / spacing).ravel()))
+
+
+def fit_together(one: slicer.vtkMRMLVolumeNode, two: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether two volumes have as many slices and, to a hundredth, the same voxels, as ED and ES of a heart do."""
+    counts = {volume.GetImageData().GetDimensions()[2] for volume in (one, two)}
+    return len(counts) == 1 and np.allclose(one.GetSpacing(), two.GetSpacing(), rtol=0.01)
+
+
+def grid_in_words(volume: slicer.vtkMRMLVolumeNode) -> str:
+    """How many slices a volume has, and the size of its voxels: "10 slices of 1.25 x 1.25 x 8 mm"."""
+    count = volume.GetImageData().GetDimensions()[2]
+    return f"{count} slice{'s' if count > 1 else ''} of {' x '.join(f'{size:.3g}' for size in volume.GetSpacing())} mm"
 
 
 def write_frames(frames: Sequence[slicer.vtkMRMLScalarVolumeNode], path: Path) -> Iterator[None]:

@@ -127,3 +127,15 @@ def pick(panel: Panel, selector: Any, name: str) -> None:
     box = selector.findChild(QComboBox)
     for key in (qt.Qt.Key_Home, *[qt.Qt.Key_Down] * box.findText(name)):
         panel.press(box, key)
+
+
+def put_under(patient: str, volume: Any) -> int:
+    """Put a volume under a patient and a study of the subject hierarchy, as Slicer's DICOM module does; the study's item."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    person = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), f"Patient {patient}")
+    hierarchy.SetItemAttribute(person, "DICOM.PatientID", patient)
+    study = hierarchy.CreateStudyItem(person, "CMR")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+    return study

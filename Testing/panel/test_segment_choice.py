@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conftest import Panel
-from segment_steps import beats, judged, load, pick, seen, small_phantom, visible_masks
+from segment_steps import beats, judged, load, pick, put_under, seen, small_phantom, visible_masks
 
 
 def test_no_mask_lies_over_another_patients_image(widget: Any, panel: Panel) -> None:
@@ -54,3 +54,67 @@ def test_a_cine_can_be_seen_and_another_one_has_its_own_frames(widget: Any, pane
     assert not result.is_of(widget.logic.parameters)
     inputs.take_frames(result)
     assert widget.logic.parameters.frame("SA_ED") is None, "those were another cine's"
+
+
+def refused(widget: Any, panel: Panel) -> str:
+    """What the panel says to a click on Run QC, which starts nothing."""
+    panel.click(widget.panel.run.run)
+    assert widget._run is None
+    return widget.panel.message.text
+
+
+def test_images_that_cannot_be_of_one_examination_are_refused(widget: Any, panel: Panel) -> None:
+    one = load(widget, small_phantom("one", 3)).volumes
+    load(widget, small_phantom("two", 2))
+    choose = widget.panel.inputs.choose
+    choose("volume", "SA_ED", one["SA_ED"])
+    said = "SA ED has 3 slices of {0} mm, but SA ES has 2 slices of {0} mm; choose two images of one examination."
+    assert refused(widget, panel) == said.format(" x ".join(f"{size:.3g}" for size in one["SA_ED"].GetSpacing()))
+    choose("volume", "SA_ES", one["SA_ES"])
+    spacing = [*one["SA_ES"].GetSpacing()]
+    one["SA_ES"].SetSpacing(*spacing[:2], 1.5 * spacing[2])
+    assert "choose two images of one examination" in refused(widget, panel)
+    choose("volume", "SA_ES", one["SA_ED"])
+    assert refused(widget, panel) == "one SA ED is chosen for SA ED and for SA ES; choose another image for one."
+    one["SA_ES"].SetSpacing(*spacing)
+    choose("volume", "SA_ES", one["SA_ES"])
+    put_under("17", one["SA_ED"])
+    put_under("4", one["SA_ES"])
+    assert refused(widget, panel) == "The images are of the patients 17, 4; choose those of one."
+
+
+def test_the_volume_that_shows_a_cine_is_no_image_of_a_phase(widget: Any, panel: Panel) -> None:
+    from RVQCSlicerLib.scene import show_frame
+
+    proxy = show_frame(beats("beat"), 0)
+    widget.panel.inputs.choose("volume", "SA_ED", proxy)
+    said = f"{proxy.GetName()}, chosen for SA ED, shows the frames of a cine in turn; choose the cine beat instead"
+    assert said in refused(widget, panel)
+
+
+def test_a_cine_in_colours_is_refused(widget: Any, panel: Panel) -> None:
+    import numpy as np
+    import slicer
+
+    cine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "echo")
+    for frame in range(2):
+        volume = slicer.vtkMRMLVectorVolumeNode()
+        slicer.util.updateVolumeFromArray(volume, np.zeros((1, 4, 5, 3), np.uint8))
+        cine.SetDataNodeAtValue(volume, str(frame))
+    widget.panel.inputs.choose("cine", "SA", cine)
+    assert refused(widget, panel) == "echo, chosen for SA, has several values a pixel; choose a greyscale cine."
+
+
+def test_what_slicer_calls_a_series_can_name_a_study(widget: Any, panel: Panel) -> None:
+    from RVQCSlicerLib.scene import show_frame
+
+    volumes, cine = load(widget, small_phantom("one")).volumes, beats("13: cine")
+    volumes["SA_ED"].SetName("12: cine_tf2d_sax")
+    widget.panel.inputs.choose("volume", "SA_ED", volumes["SA_ED"])
+    assert widget.panel.inputs.study.text == "12 cine_tf2d_sax"
+    put_under("17/a", volumes["SA_ES"])
+    widget.panel.inputs.choose("volume", "SA_ES", volumes["SA_ES"])
+    assert widget.panel.inputs.study.text == "17 a"
+    put_under("4", show_frame(cine, 0))
+    widget.panel.inputs.choose("cine", "SA", cine)
+    assert widget.panel.inputs.study.text == "4", "a cine lies where the volume is that shows it"
