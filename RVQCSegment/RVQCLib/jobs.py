@@ -71,7 +71,7 @@ def segment(
         Path of a study of any layout; or instead of it
     name, images, cine
         the study's name, files by stack (``{"SA_ED": path}``), and per view a cine ``{"file", "ed", "es"}`` with frames
-        from 0, which without `ed` and `es` are found.
+        from 0, which without `ed` and `es` are found. Results of other images under that name are not replaced.
     origins
         files that `images` (by stack) and `cine` (by view) are copies of; see `result.with_origins`.
 
@@ -88,12 +88,14 @@ def segment(
     """
     from RVQCLib.files import Cancelled, read_json
     from RVQCLib.pipeline import segment_study
-    from RVQCLib.result import with_origins, write_result
+    from RVQCLib.result import refuse_other_images, with_origins, write_result
     from RVQCLib.study import source_of
 
     source = source_of(study) if study else _source(name, images or {}, cine or {})
     progress({"event": "load", "study": source.name})
     loaded = source.load()
+    if name:
+        refuse_other_images(loaded, out, origins or {})
     if cancelled():
         raise Cancelled
     progress({"event": "networks", "study": loaded.name})

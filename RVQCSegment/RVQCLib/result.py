@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from RVQCLib.edits import OUTPUTS, check_name, output_hashes, set_aside
-from RVQCLib.files import RVQCError, whole_folder, write_json
+from RVQCLib.files import RVQCError, read_json, whole_folder, write_json
 from RVQCLib.images import image_sha256
 from RVQCLib.report import frames_in_words, study_page
-from RVQCLib.study import Stack, Study, read_image, write_mask
+from RVQCLib.study import PHASES, Stack, Study, read_image, write_mask
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +55,39 @@ def named_image(stack: Stack) -> dict[str, Any]:
 
     The hash is that of `image_sha256`, "" where the stack came from no file or from one that is gone.
     """
-    digest = ""
+    return {"file": stack.source, "frame": stack.frame, "sha256": _hash(stack.source)}
+
+
+def _hash(file: str) -> str:
     try:
-        digest = image_sha256(stack.source) if stack.source else ""
+        return image_sha256(file) if file else ""
     except OSError as error:
-        log.warning("%s cannot be read any more (%s), so the result does not hold its hash.", stack.source, error)
-    return {"file": stack.source, "frame": stack.frame, "sha256": digest}
+        log.warning("%s cannot be read any more (%s), so the result does not hold its hash.", file, error)
+        return ""
+
+
+def refuse_other_images(study: Study, out: str | Path, origins: Mapping[str, str]) -> None:
+    """Refuse to replace results of another image, which may be another patient's, under the same name.
+
+    Parameters
+    ----------
+    origins : As for `with_origins`; the image may also be known by its origin.
+
+    Raises
+    ------
+    RVQCError
+        ``OUT/<study>/quality.json`` holds another hash for a view and phase of `study`.
+    """
+    if not (file := Path(out) / study.name / "quality.json").is_file():
+        return
+    known = {(s["view"], s["phase"]): (s.get("image") or {}).get("sha256") for s in read_json(file).get("stacks", ())}
+    for image in (*study.stacks, *(cine[0] for cine in study.cines)):
+        before = {known.get((image.view, phase)) for phase in ((image.phase,) if image.phase else PHASES)} - {None, ""}
+        if before and before.isdisjoint((_hash(image.source), _hash(_origin_of(image, origins)))):
+            raise RVQCError(
+                f"{file.parent} holds the results of another image of {image.name.replace('_', ' ')}; give this study another "
+                "name."
+            )
 
 
 def with_origins(result: StudyResult, origins: Mapping[str, str]) -> StudyResult:
@@ -76,7 +103,7 @@ def with_origins(result: StudyResult, origins: Mapping[str, str]) -> StudyResult
 
 def _with_origin(result: StackResult, origins: Mapping[str, str]) -> StackResult:
     image = result.image
-    if (path := origins.get(image.name) or origins.get(image.view)) is None:
+    if not (path := _origin_of(image, origins)):
         return result
     try:
         origin = read_image(path, view=image.view, phase=image.phase, frame=image.frame)
@@ -87,6 +114,10 @@ def _with_origin(result: StackResult, origins: Mapping[str, str]) -> StackResult
         for part in ("origin", "spacing", "direction")
     )
     return replace(result, judgement={**result.judgement, "image": named_image(origin)}) if same else result
+
+
+def _origin_of(image: Stack, origins: Mapping[str, str]) -> str:
+    return origins.get(image.name) or origins.get(image.view) or ""
 
 
 def write_result(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from RVQCLib.bundle import load_bundle
-from RVQCLib.files import BundleError, RVQCError, sha256
+from RVQCLib.files import BundleError, Cancelled, RVQCError, sha256, write_json
 from RVQCLib.jobs import Opened, check, segment
 from RVQCLib.phantom import write_phantom
 from RVQCLib.pipeline import segment_study
@@ -153,6 +153,21 @@ def test_files_by_stack_and_frames_of_a_cine(phantom: Path, cine: Path, tiny_bun
         {"file": str(copy), "frame": 0, "sha256": sha256(cine)},
         {"file": str(copy), "frame": 9, "sha256": sha256(cine)},
     ]
+
+
+@pytest.mark.parametrize(("file", "refused"), [("LA_ED", False), ("copy", False), ("LA_ES", True)])
+def test_results_of_another_image_are_not_replaced(phantom: Path, tmp_path: Path, file: str, refused: bool) -> None:
+    """The cancelled run comes as far as the networks."""
+    images = {key: phantom / f"{phantom.name}_{key}.nii.gz" for key in ("LA_ED", "LA_ES")}
+    images["copy"] = tmp_path / "copy.nii.gz"
+    shutil.copy(images["LA_ES"], images["copy"])
+    entry = {"view": "LA", "phase": "ED", "image": {"sha256": sha256(images["LA_ED"])}}
+    write_json(tmp_path / "A" / "quality.json", {"study": "A", "stacks": [entry]})
+    origins = {"LA_ED": str(images["LA_ED"])} if file == "copy" else {}
+    how = {"name": "A", "images": {"LA_ED": str(images[file])}, "origins": origins}
+    said = "A holds the results of another image of LA ED; give this study another name"
+    with pytest.raises(RVQCError if refused else Cancelled, match=said if refused else None):
+        segment(Opened(), lambda event: None, lambda: True, out=str(tmp_path), **how)
 
 
 @pytest.mark.parametrize(
