@@ -9,6 +9,7 @@ import slicer
 
 from RVQCLib.files import RVQCError
 from RVQCSlicerLib import review
+from RVQCSlicerLib.hierarchy import INSTANCES
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.words import short
 
@@ -21,7 +22,7 @@ def obstacle(result: Result, key: str) -> str:
     final, volume = result.get("accepted", key), result.get("volume", key)
     if final is None or result.decision(key).get("decision") != review.ACCEPTED or review.is_edited(result, key):
         return f"A DICOM SEG is made of what was accepted; accept {short(key)} first."
-    if volume is None or not volume.GetAttribute("DICOM.instanceUIDs"):
+    if volume is None or not volume.GetAttribute(INSTANCES):
         return (
             f"The image of {short(key)} did not come from Slicer's DICOM database, so a DICOM SEG would refer to nothing; "
             "load the series with Slicer's DICOM module and run QC on it."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import slicer
 
+INSTANCES = "DICOM.instanceUIDs"
+"""Attribute of an image out of Slicer's DICOM database: the instances in it that hold its pixels."""
 _PATIENT_ID = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMPatientIDAttributeName()
 
 

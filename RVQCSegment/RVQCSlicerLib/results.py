@@ -6,7 +6,7 @@ Saved with the scene, it brings everything back: what was said, the overlays, wh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,10 @@ from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.words import failure_of, split
 
 ATTRIBUTE = "RVQC.Study"
-_ROLES = ("volume", "overlay", "accepted")
+MADE = "RVQC.Made"
+"""Attribute of the volumes that were made for a result: what out of, "a cine" or "a file"."""
+_USERS = ("vtkMRMLSegmentationNode", "vtkMRMLTextNode", "vtkMRMLScriptedModuleNode")
+"""Nodes that may refer to an image: masks, results, and what is chosen in modules."""
 
 
 def slices_of(stack: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -109,14 +112,27 @@ class Result:
         self.node.SetAttribute(f"RVQC.Decision.{key}", json.dumps(review))
 
     def own_nodes(self) -> Iterator[slicer.vtkMRMLNode]:
-        """The overlays and the text itself: what a new run of the same study replaces. Accepted masks are the user's."""
-        for key in self.stacks:
-            if (overlay := self.get("overlay", key)) is not None:
-                yield overlay
-        yield self.node
+        """What a new run of the same study replaces: overlays, volumes that were made for them, and the text itself.
+
+        Accepted masks are the user's, and so are volumes that anything else refers to.
+        """
+        own = [self.node, *filter(None, (self.get("overlay", key) for key in self.stacks))]
+        volumes = [volume for key in self.stacks if (volume := self.get("volume", key)) and volume.GetAttribute(MADE)]
+        others = [node for kind in _USERS for node in slicer.util.getNodesByClass(kind) if node not in own]
+        for volume in volumes:
+            if not any(slicer.mrmlScene.IsNodeReferencingNodeID(node, volume.GetID()) for node in others):
+                yield volume
+        yield from own[::-1]
 
 
 def results_in_scene() -> list[Result]:
     """All results, in the order of the scene."""
     nodes = slicer.util.getNodesByClass("vtkMRMLTextNode")
     return [Result(node) for node in nodes if node.GetAttribute(ATTRIBUTE)]
+
+
+def remove(nodes: Iterable[slicer.vtkMRMLNode]) -> None:
+    """Take nodes out of the scene, those that are still in it."""
+    for node in list(nodes):
+        if node.GetScene() is not None:
+            slicer.mrmlScene.RemoveNode(node)

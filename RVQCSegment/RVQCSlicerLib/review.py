@@ -17,6 +17,7 @@ from RVQCLib.function import Quantity, quantities
 from RVQCLib.overall import worst
 from RVQCLib.reviews import Review, append_review, read_reviews
 from RVQCLib.stack import Stack, structure_volumes_ml
+from RVQCSlicerLib.hierarchy import place_beside
 from RVQCSlicerLib.overlays import layer
 from RVQCSlicerLib.results import Result, flagged_words
 from RVQCSlicerLib.scene import add_labels, lies_on, mask_of
@@ -154,7 +155,7 @@ def _make_final(result: Result, key: str, mask: Stack) -> None:
     display.SetSliceIntersectionThickness(3)
     display.SetVisibility(False)
     result.set("accepted", key, node)
-    _place_beside(node, volume)
+    place_beside(node, volume)
 
 
 def _set_aside(result: Result, key: str, why: str) -> None:
@@ -173,16 +174,6 @@ def _hide(final: slicer.vtkMRMLSegmentationNode, why: str) -> None:
     final.SetName(f"{final.GetName()} ({why})")
     if final.GetDisplayNode() is not None:
         final.GetDisplayNode().SetVisibility(False)
-
-
-def _place_beside(node: slicer.vtkMRMLNode, volume: slicer.vtkMRMLVolumeNode) -> None:
-    """Put the node under the same patient and study as its image: what DICOM SEG export asks for."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    if hierarchy is None:
-        return
-    own, image = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volume)
-    if own and image:
-        hierarchy.SetItemParent(own, hierarchy.GetItemParent(image))
 
 
 def _image_hash(result: Result, key: str) -> str:

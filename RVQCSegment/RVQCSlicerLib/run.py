@@ -19,18 +19,16 @@ import slicer
 from RVQCLib.files import RVQCError
 from RVQCLib.stack import PHASES, VIEWS
 from RVQCSlicerLib import overlays, scene
-from RVQCSlicerLib.hierarchy import patient_of
+from RVQCSlicerLib.hierarchy import INSTANCES, patient_of, place_beside
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome, WorkerProcess
-from RVQCSlicerLib.results import Result, results_in_scene
+from RVQCSlicerLib.results import MADE, Result, remove, results_in_scene
 from RVQCSlicerLib.steps import Steps
 from RVQCSlicerLib.viewer import one_picture
 from RVQCSlicerLib.words import short
 
 FORBIDDEN = r'[/\\:*?"<>|]'
 """Signs that the name of a study cannot have, because its folder cannot on every system."""
-FROM_CINE = "RVQC.FromCine"
-"""Attribute of the volumes that a run took out of a cine."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +191,9 @@ class Run:
             complete = True
         finally:
             if complete:
-                _remove(node for old in earlier for node in old.own_nodes())
+                remove(node for old in earlier for node in old.own_nodes())
             elif self._result is not None:
-                _remove([*self._result.own_nodes(), *self._made])
+                remove([*self._result.own_nodes(), *self._made])
 
     def _volume(self, key: str, quality: dict[str, Any]) -> slicer.vtkMRMLVolumeNode:
         """The volume of a stack; for one from a cine a new node, so that it can lie behind the overlay."""
@@ -215,8 +213,10 @@ class Run:
         self._made.append(volume)
         slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(frame))
         scene.place_volume(volume, scene.geometry_of(frame))
-        volume.SetAttribute(FROM_CINE, str(found[phase.lower()]))
+        volume.SetAttribute(MADE, "a cine")
+        volume.SetAttribute(INSTANCES, frame.GetAttribute(INSTANCES))
         volume.CreateDefaultDisplayNodes()
+        place_beside(volume, cine.sequence)
         return volume
 
     def _filled(self, error: Exception | None) -> None:
@@ -266,9 +266,3 @@ def _outcome_of(error: Exception) -> Outcome:
     logging.error("RVQC: %s", log)
     said = f"Something went wrong inside RVQC ({type(error).__name__}: {error}); the scene is as before."
     return Outcome("failed", message=said, log=log)
-
-
-def _remove(nodes) -> None:
-    for node in list(nodes):
-        if node.GetScene() is not None:
-            slicer.mrmlScene.RemoveNode(node)

@@ -13,7 +13,7 @@ import slicer
 from RVQCLib.files import RVQCError, read_json
 from RVQCLib.stack import Stack
 from RVQCSlicerLib import overlays, scene
-from RVQCSlicerLib.results import Result, results_in_scene
+from RVQCSlicerLib.results import MADE, Result, remove, results_in_scene
 from RVQCSlicerLib.words import short
 
 
@@ -58,18 +58,17 @@ def open_result(folder: Path, images: dict[str, Any]) -> tuple[Result, str]:
             mask = overlays.read(folder / result.stacks[key]["mask"], result.stacks[key])
             volume, lack = _image(result, key, images.get(key), mask)
             if volume is not images.get(key):
+                volume.SetAttribute(MADE, "a file")
                 made.append(volume)
             lacks += [lack] if lack else []
             result.set("volume", key, volume)
             _exhaust(overlays.build(result, key))
     except (KeyError, TypeError, ValueError, OSError) as error:
-        for node in made[1:] + (list(Result(made[0]).own_nodes()) if made else []):
-            slicer.mrmlScene.RemoveNode(node)
+        remove([*(Result(made[0]).own_nodes() if made else ()), *made[1:]])
         if isinstance(error, RVQCError):
             raise
         raise RVQCError(f"{folder} holds no whole result ({error}); run QC again.") from error
-    for node in [node for old in earlier for node in old.own_nodes()]:
-        slicer.mrmlScene.RemoveNode(node)
+    remove(node for old in earlier for node in old.own_nodes())
     return result, " ".join(lacks)
 
 

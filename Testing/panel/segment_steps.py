@@ -71,12 +71,12 @@ def press(panel: Panel, where: Any, key: str, *, control: bool = False) -> None:
 
 
 def beats(name: str, count: int = 3) -> Any:
-    """A cine in the scene; all pixels of a frame are its number."""
+    """A cine in the scene; the largest pixel of a frame is its number."""
     from RVQCSlicerLib.scene import add_sequence
 
     first = small_phantom(slices=1).stacks[0]
-    frames = [replace(first, phase="", frame=k, pixels=np.full_like(first.pixels, k)) for k in range(count)]
-    return add_sequence(frames, name)
+    one = first.pixels / first.pixels.max()
+    return add_sequence([replace(first, phase="", frame=k, pixels=one + (k - 1)) for k in range(count)], name)
 
 
 def seen(widget: Any) -> Any:

@@ -118,3 +118,20 @@ def test_what_slicer_calls_a_series_can_name_a_study(widget: Any, panel: Panel) 
     put_under("4", show_frame(cine, 0))
     widget.panel.inputs.choose("cine", "SA", cine)
     assert widget.panel.inputs.study.text == "4", "a cine lies where the volume is that shows it"
+
+
+def test_a_result_goes_with_the_volumes_that_were_made_for_it_alone(widget: Any, panel: Panel) -> None:
+    import slicer
+
+    from RVQCSlicerLib.results import MADE
+
+    volumes = load(widget, small_phantom("one", 1, ("SA", "LA"))).volumes
+    result = judged(volumes, "one")
+    for key in ("SA_ED", "SA_ES", "LA_ED"):
+        volumes[key].SetAttribute(MADE, "a file")
+    for key in volumes:
+        widget.logic.parameters.choose("volume", key, volumes[key] if key == "LA_ED" else None)
+    final = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "one SA ES")
+    final.SetReferenceImageGeometryParameterFromVolumeNode(volumes["SA_ES"])
+    own = {node.GetName() for node in result.own_nodes()}
+    assert own == {"one quality", "one SA ED", *(f"one {key} QC" for key in volumes)}

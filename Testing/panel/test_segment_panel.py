@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import REPOSITORY, Panel
-from segment_steps import RUN_S, finish, load, scene_names, small_phantom, warm
+from segment_steps import RUN_S, beats, finish, load, put_under, scene_names, small_phantom, warm
 
 
 @pytest.mark.parametrize("views", ["SA LA", "SA"])
@@ -96,6 +96,30 @@ def test_a_cine_is_judged_and_its_frames_are_shown(widget: Any, panel: Panel) ->
     assert np.array_equal(frame, frames[found["ed"]].pixels)
     widget.panel.inputs.frames["SA_ES"].value = 1
     assert widget.logic.parameters.frame("SA_ES") == 0
+
+
+def test_frames_of_a_cine_lie_where_it_lies_and_go_with_their_result(widget: Any, panel: Panel) -> None:
+    import slicer
+
+    from RVQCSlicerLib.hierarchy import INSTANCES
+    from RVQCSlicerLib.scene import show_frame
+
+    cine = beats("beat")
+    for number in range(3):
+        cine.GetNthDataNode(number).SetAttribute(INSTANCES, f"1.2.{number}")
+    study = put_under("17", show_frame(cine, 0))
+    widget.panel.inputs.choose("cine", "SA", cine)
+    widget.panel.inputs.frames["SA_ED"].value, widget.panel.inputs.frames["SA_ES"].value = 1, 3
+    before = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    for _ in range(2):
+        panel.click(widget.panel.run.run)
+        finish(panel, widget)
+        assert widget.panel.message.text == ""
+        volumes = [widget.panel.result.get("volume", key) for key in ("SA_ED", "SA_ES")]
+        assert [volume.GetAttribute(INSTANCES) for volume in volumes] == ["1.2.0", "1.2.2"]
+        assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume)) for volume in volumes} == {study}
+        assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == before + 2
 
 
 def test_a_volume_deleted_while_running(widget: Any, panel: Panel) -> None:
