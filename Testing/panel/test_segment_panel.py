@@ -369,7 +369,8 @@ def test_the_script_for_ctest_goes_the_same_way(widget: Any, panel: Panel, monke
 
     gone: list[Any] = []
     monkeypatch.setattr(self_test, "study_through_the_panel", lambda walk, study: gone.append(study))
-    assert study_in_slicer.go(Path("no such study")) == study_in_slicer.SKIPPED and gone == []
+    for missing in (Path("no such study"), None):
+        assert study_in_slicer.go(missing) == study_in_slicer.SKIPPED and gone == []
     assert study_in_slicer.go(REPOSITORY) == 0 and gone == [REPOSITORY]
 
     def fail(walk: Any, study: Path) -> None:
