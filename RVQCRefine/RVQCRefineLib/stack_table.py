@@ -50,7 +50,7 @@ class StackTable:
         self.filter.objectName = "RVQCReviewFilter"
         for words in SHOWN:
             self.filter.addItem(words)
-        self.filter.connect("currentIndexChanged(int)", lambda index: self._hide())
+        self.filter.connect("currentIndexChanged(int)", lambda index: self._on_filter())
 
     def show(self, rows: Sequence[Row]) -> None:
         """Fill the table."""
@@ -71,8 +71,9 @@ class StackTable:
 
     @property
     def places(self) -> list[int]:
-        """Which rows are selected."""
-        return sorted(index.row() for index in self.widget.selectionModel().selectedRows())
+        """Which of the rows that can be seen are selected."""
+        rows = sorted(index.row() for index in self.widget.selectionModel().selectedRows())
+        return [row for row in rows if not self.widget.isRowHidden(row)]
 
     def choose(self, place: int) -> None:
         """Select one row; -1 for none."""
@@ -100,6 +101,10 @@ class StackTable:
             if ink:
                 item.setForeground(qt.QBrush(qt.QColor(ink)))
             self.widget.setItem(place, column, item)
+
+    def _on_filter(self) -> None:
+        self._hide()
+        self._chosen()
 
     def _on_selection(self) -> None:
         if not self._filling:

@@ -211,3 +211,32 @@ def test_an_update_touches_only_the_rows_that_changed(walk: Walk, panel: Panel) 
     assert after("scan") == set()
     panel.click(walk.dialog.folder.all)
     assert touched == {(3, 0)} and session.left_out == set()
+
+
+# The table of the review ----------------------------------------------------------------------------------------------
+
+
+def test_a_decision_reaches_no_row_that_the_filter_hides(panel: Panel) -> None:
+    import qt
+
+    from RVQCLib.reviews import Review
+    from RVQCRefineLib.rows import Judged, Row
+    from RVQCRefineLib.stack_table import StackTable
+
+    numbers = {"predicted_dice": 0.5, "lower_bound_90": 0.4}
+    judged = Judged(Path("mask"), {"verdict": "look", "reasons": [], "slices": [], "structures": {"RV": numbers}}, "")
+    hashes = dict.fromkeys(("image_sha256", "mask_sha256", "bundle_hash"), "0" * 64)
+    rejected = Review(study="1", view="SA", phase="ED", decision="rejected", reviewer="Eva", note="", **hashes)
+    rows = [Row(str(k), "SA", "ED", 1, judged, judged, review=rejected if k == 1 else None) for k in range(3)]
+    told: list[list[int]] = []
+    table = StackTable(lambda: told.append(table.places))
+    table.widget.show()
+    table.show(rows)
+    table.filter.currentIndex = table.filter.findText("Undecided")
+    panel.press(table.widget, qt.Qt.Key_A, qt.Qt.ControlModifier)
+    assert table.places == told[-1] == [0, 2]
+    table.choose(1)
+    assert table.places == []
+    table.filter.currentIndex = 0
+    assert table.places == told[-1] == [1], "the page is told that a row is seen again"
+    table.widget.hide()
