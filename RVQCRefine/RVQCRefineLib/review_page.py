@@ -163,9 +163,11 @@ class ReviewPage:
         self.strips.mark(index)
 
     def _enable(self, enabled: bool) -> None:
-        can_keep = self._session.batch is None
+        two_masks = self._session.batch is None
         for kind, button in self.buttons.items():
-            button.enabled = enabled and (can_keep or kind != decisions.KEEP_OLD)
+            button.enabled = enabled and (two_masks or kind != decisions.KEEP_OLD)
+        accept = "Accept new" if two_masks else "Accept"
+        self.buttons[decisions.ACCEPT].text = f"{accept}   {BUTTONS[decisions.ACCEPT][1]}"
 
     def _count(self) -> None:
         found = counts(self.table.rows)

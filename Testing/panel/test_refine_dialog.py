@@ -193,6 +193,7 @@ def test_a_saved_run_is_reviewed_without_torch_and_without_a_worker(
     panel.type(page.reviewer, "Ada")
     page.into_scene.checked = False
     walk.select([1])
+    assert walk.dialog.review.buttons["accepted"].text.startswith("Accept new  ")
     walk.decide("kept old")
     walk.select([0])
     walk.decide("accepted")
@@ -244,6 +245,7 @@ def test_a_batch_is_a_table_and_charts_and_can_be_reviewed(walk: Walk, panel: An
     page = walk.dialog.review
     assert walk.dialog.page == 3 and len(page.table.rows) == 8 and not page.adopt.widget.visible
     assert not page.buttons["kept old"].enabled
+    assert page.buttons["accepted"].text.startswith("Accept  "), "there is one mask only"
     panel.click(page.plot)
     table = table_of("batch cohort")
     assert table.GetNumberOfRows() == 9  # eight stacks and the study that failed
