@@ -102,7 +102,7 @@ class Panel:
         """Show the image that is chosen for `key`, else the first of all, before there is a result."""
         images = (self.inputs.image(one) for one in (key, *STACKS))
         volume = next((image for image in images if image is not None), None) if self.result is None else None
-        if volume is not None:
+        if volume is not None and volume is not self.viewer.volume:  # another frame is seen in the slice that was
             self.viewer.show(volume)
 
     def open_results(self, path: str) -> None:

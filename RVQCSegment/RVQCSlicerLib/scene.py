@@ -60,7 +60,7 @@ def check_volume(volume: slicer.vtkMRMLNode | None, what: str) -> None:
     if browser is not None:
         cine = browser.GetSequenceNode(volume).GetName()
         raise RVQCError(
-            f"{name}, chosen for {what}, shows the frames of a cine in turn; choose the cine {cine} instead of ED and ES."
+            f"{name}, chosen for {what}, shows the frames of a cine in turn; choose {cine} under “Cines, instead of ED and ES”."
         )
 
 

@@ -47,6 +47,11 @@ class StackViewer:
         self._brought_up = ""
 
     @property
+    def volume(self) -> slicer.vtkMRMLVolumeNode | None:
+        """What is shown, None for nothing."""
+        return self._volume
+
+    @property
     def view_name(self) -> str:
         """The layout name of the view that is used ("Red", …), "" while there is none."""
         return self._slice.GetLayoutName() if self._slice is not None else ""

@@ -88,7 +88,7 @@ def test_the_volume_that_shows_a_cine_is_no_image_of_a_phase(widget: Any, panel:
 
     proxy = show_frame(beats("beat"), 0)
     widget.panel.inputs.choose("volume", "SA_ED", proxy)
-    said = f"{proxy.GetName()}, chosen for SA ED, shows the frames of a cine in turn; choose the cine beat instead"
+    said = f"{proxy.GetName()}, chosen for SA ED, shows the frames of a cine in turn; choose beat under “Cines,"
     assert said in refused(widget, panel)
 
 
