@@ -16,6 +16,7 @@ _LAYOUTS = {
     "Yellow": slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpYellowSliceView,
     "Green": slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpGreenSliceView,
 }
+_ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 HEART_MM = 170.0
 """What a view shows of the image around a heart."""
 
@@ -98,12 +99,14 @@ class StackViewer:
         along = matrix_of(volume)[:3, 2]
         along = along / np.linalg.norm(along)
         best, best_cosine = None, -1.0
-        for name in _LAYOUTS:
+        for name, orientation in _ORIENTATIONS.items():
             logic = slicer.app.applicationLogic().GetSliceLogicByLayoutName(name)
             if logic is None and manager is not None and manager.sliceWidget(name) is not None:
                 logic = manager.sliceWidget(name).sliceLogic()
             if logic is None:
                 continue
+            # Three planes at right angles, else two of the views may turn to the same plane of the volume and none to another.
+            logic.GetSliceNode().SetOrientation(orientation)
             logic.GetSliceNode().RotateToVolumePlane(volume)
             to_ras = logic.GetSliceNode().GetSliceToRAS()
             cosine = abs(sum(to_ras.GetElement(row, 2) * along[row] for row in range(3)))

@@ -135,3 +135,22 @@ def test_a_result_goes_with_the_volumes_that_were_made_for_it_alone(widget: Any,
     final.SetReferenceImageGeometryParameterFromVolumeNode(volumes["SA_ES"])
     own = {node.GetName() for node in result.own_nodes()}
     assert own == {"one quality", "one SA ED", *(f"one {key} QC" for key in volumes)}
+
+
+def test_every_image_is_seen_in_its_own_plane_whatever_was_seen_before(widget: Any, panel: Panel) -> None:
+    import numpy as np
+    import slicer
+
+    from RVQCSlicerLib.scene import matrix_of
+
+    volumes = load(widget, small_phantom("one", 2, ("SA", "LA"))).volumes
+    viewer = widget.panel.viewer
+    for key in ("SA_ED", "LA_ED", "SA_ES", "LA_ES", "SA_ED"):
+        widget.panel.show_images(key)
+        view = slicer.app.applicationLogic().GetSliceLogicByLayoutName(viewer.view_name).GetSliceNode()
+        normal = np.array([view.GetSliceToRAS().GetElement(row, 2) for row in range(3)])
+        axis = matrix_of(volumes[key])[:3, 2]
+        assert abs(normal @ axis) / np.linalg.norm(axis) > 0.999, key
+        for index in range(slicer.util.arrayFromVolume(volumes[key]).shape[0]):
+            viewer.go_to(index)
+            assert viewer.index == index
