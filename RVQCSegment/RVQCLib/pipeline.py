@@ -51,7 +51,8 @@ def segment_study(
     Parameters
     ----------
     frames
-        By view which frames of its cine are ED and ES, from 0; of other cines they are found (`find_phases`).
+        By view which frames of its cine are ED and ES, from 0; of other cines they are those of `Study.with_phases`, or else
+        are found (`find_phases`), whatever else the study has of the view.
     device
         ``auto``, ``cuda``, ``mps`` or ``cpu``.
     progress
@@ -65,7 +66,7 @@ def segment_study(
     BundleError
         The bundle has networks for no view of the study.
     RVQCError
-        `frames` names a view without a cine, or a frame that its cine has not.
+        `frames` names a view without a cine, or a frame that its cine has not; or `device` does not work here.
     Cancelled
         `cancelled` returned True.
     """
@@ -73,12 +74,15 @@ def segment_study(
     _check_frames(study, frames)
     study, left_out = _with_views_of(study, bundle)
     models = {view: bundle.models(view, device) for view in study.views}
+    chosen = study.chosen
+    frames = {**chosen, **frames}
     steps = _Steps(study, models, frames, progress, cancelled)
     taken = []
     for cine in study.cines:
         view = cine[0].view
         ed, es = frames.get(view) or find_phases(cine, models[view], tick=steps.of(view))
-        study = study.with_phases(view, ed=ed, es=es)
+        if (ed, es) != chosen.get(view):
+            study = study.with_phases(view, ed=ed, es=es)
         taken.append({"view": view, "ed": ed, "es": es, **({"given": True} if view in frames else {})})
 
     def judged(stack: Stack) -> StackResult:
@@ -157,7 +161,8 @@ class _Steps:
         from_cines = [
             (cine[0], (0 if cine[0].view in frames else len(cine)) + 2 * passes[cine[0].view]) for cine in study.cines
         ]
-        steps = [(stack, passes[stack.view]) for stack in study.stacks] + from_cines
+        moving = {cine[0].view for cine in study.cines}
+        steps = [(stack, passes[stack.view]) for stack in study.stacks if stack.view not in moving] + from_cines
         self._total = sum(len(stack.pixels) * times for stack, times in steps)
         self._done, self._started = 0, time.monotonic()
         self._study, self._progress, self._cancelled = study.name, progress, cancelled

@@ -140,6 +140,13 @@ class Study:
         """The true mask of a view and phase, None where there is none."""
         return _pick(self.labels, view, phase)
 
+    @property
+    def chosen(self) -> dict[str, tuple[int, int]]:
+        """By view of a cine which of its frames (ED, ES) are that view's stacks already, as `with_phases` makes them."""
+        stacks = {view: [self.stack(view, phase) for phase in PHASES] for view in (cine[0].view for cine in self.cines)}
+        frames = {view: [None if one is None else one.frame for one in pair] for view, pair in stacks.items()}
+        return {view: (ed, es) for view, (ed, es) in frames.items() if ed is not None and es is not None}
+
     def with_phases(self, view: str, *, ed: int, es: int) -> Study:
         """The study with frames `ed` and `es` (from 0) of the cine of `view` as that view's ED and ES stacks.
 
@@ -153,7 +160,11 @@ class Study:
         frames = next((cine for cine in self.cines if cine[0].view == view), None)
         if frames is None:
             raise ValueError(f"Study {self.name} has no {view} cine.")
-        chosen = (replace(frames[ed], phase="ED"), replace(frames[es], phase="ES"))
+        if not 0 <= min(ed, es) <= max(ed, es) < len(frames):
+            raise IndexError(
+                f"The {view} cine of {self.name} has the frames 0 to {len(frames) - 1}, not {ed} and {es}."
+            )
+        chosen = (replace(frames[ed], phase="ED", frame=ed), replace(frames[es], phase="ES", frame=es))
         return replace(self, stacks=(*(stack for stack in self.stacks if stack.view != view), *chosen))
 
 

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,10 +23,10 @@ import SimpleITK as sitk
 from RVQCLib import cli, result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.files import Cancelled, RVQCError
-from RVQCLib.phantom import phantom_study, write_phantom
+from RVQCLib.phantom import phantom_cine, phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
 from RVQCLib.recipes import RECIPES
-from RVQCLib.study import read_study
+from RVQCLib.study import Study, read_study
 
 KEYS = {"view", "phase", "mask", "selected", "ood", "reasons", "structures", "slices"}
 SAID = {"pDC", "pHD_mm", "agreement", "predicted_dice", "lower_bound_90"}
@@ -249,8 +250,6 @@ def test_an_older_result_survives_a_failure(
 def test_one_study_is_the_same_twice_and_in_any_order(phantom: Path, tiny_bundle: Path) -> None:
     study, bundle = read_study(phantom), load_bundle(tiny_bundle)
     first = segment_study(study, bundle, device="cpu").to_json()
-    from dataclasses import replace
-
     again = segment_study(replace(study, stacks=study.stacks[::-1]), bundle, device="cpu").to_json()
     assert sorted(first["stacks"], key=lambda s: s["mask"]) == sorted(again["stacks"], key=lambda s: s["mask"])
     assert any("not calibrated" in reason for stack in first["stacks"] for reason in stack["reasons"])
@@ -268,6 +267,25 @@ def test_progress_counts_slices_times_networks(tiny_bundle: Path) -> None:
     judged = [event for event in seen if event["event"] == "segment"]  # side by side: in the order in which they end
     assert sorted(event["stack"] for event in judged) == sorted(s.name for s in study.stacks)
     assert [(event["done"], event["total"]) for event in judged] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_frames_that_a_study_was_given_are_not_sought_again(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those alone: stacks that lie beside a cine in files of their own are none of its frames."""
+    seen: list[dict] = []
+    cine = tuple(replace(frame, phase="") for frame in phantom_cine(1, "LA", 6, spacing=(3.0, 3.0), size=(96, 96)))
+    monkeypatch.setattr("RVQCLib.pipeline.find_phases", lambda *_, **__: (0, 2))
+    apart = Study("a", tuple(replace(cine[0], phase=phase) for phase in ("ED", "ES")), cines=(cine,))
+    for study, taken in (
+        (apart, {"view": "LA", "ed": 0, "es": 2}),
+        (apart.with_phases("LA", ed=5, es=3), {"view": "LA", "ed": 5, "es": 3, "given": True}),
+    ):
+        found = segment_study(study, load_bundle(tiny_bundle), device="cpu", progress=seen.append)
+        assert found.to_json()["cine"] == [taken]
+        assert [stack.image.frame for stack in found.stacks] == [taken["ed"], taken["es"]]
+    steps = [event for event in seen if event["event"] == "slices"]
+    assert steps[-1]["done"] == steps[-1]["total"] == 8
 
 
 def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:

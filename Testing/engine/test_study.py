@@ -127,8 +127,12 @@ def test_phases_are_chosen_from_a_cine():
     assert chosen.stack("LA", "ES").pixels[0, 0, 0] == 2
     again = chosen.with_phases("LA", ed=1, es=3)
     assert names(again.stacks) == ["SA_ED", "LA_ED", "LA_ES"] and again.stack("LA", "ED").pixels[0, 0, 0] == 1
+    assert again.chosen == {"LA": (1, 3)} and Study("a", (short,), cines=(frames,)).chosen == {}
     with pytest.raises(ValueError, match="no SA cine"):
         chosen.with_phases("SA", ed=0, es=1)
+    for ed, es in ((-1, 2), (0, 4)):
+        with pytest.raises(IndexError, match=f"LA cine of a has the frames 0 to 3, not {ed} and {es}"):
+            chosen.with_phases("LA", ed=ed, es=es)
 
 
 def test_reading_costs_no_torch():
