@@ -51,7 +51,12 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
         old = path.with_name(f".old-{part.name}")
         if path.exists():
             path.rename(old)
-        part.rename(path)
+        try:
+            part.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,22 @@ def test_an_error_leaves_the_old_folder(tmp_path):
         (part / "fresh.nii").touch()
         raise RuntimeError
     assert os.listdir(target) == ["old.nii"]
+
+
+def test_a_folder_that_cannot_come_leaves_the_old_one_in_its_place(tmp_path, monkeypatch):
+    target, rename = tmp_path / "study", Path.rename
+    target.mkdir()
+    (target / "old.nii").touch()
+
+    def refused(path, to):
+        if path.name.startswith(".part-"):
+            raise OSError("not now")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="not now"), whole_folder(target):
+        pass
+    assert os.listdir(tmp_path) == ["study"] and os.listdir(target) == ["old.nii"]
     assert os.listdir(tmp_path) == ["study"]
 
 
