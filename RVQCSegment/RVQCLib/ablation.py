@@ -16,8 +16,8 @@ import numpy as np
 
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part
-from RVQCLib.evaluation import MEASURES, compare, interval, write_csv
-from RVQCLib.files import RVQCError, check_apart, check_output, whole_folder, write_json
+from RVQCLib.evaluation import MEASURES, check_labelled, compare, interval, write_csv
+from RVQCLib.files import check_apart, check_output, whole_folder, write_json
 from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
 from RVQCLib.layouts import StudySource
 from RVQCLib.parallel import in_order
@@ -71,13 +71,12 @@ def ablation(
         for view in bundle.views:
             bundle.check_calibrated(view)
     sources = select_part(find_studies(data), bundles[0].description["views"], part)
+    check_labelled(sources, bundles[0], data)
     work = partial(_rows_of, bundles=bundles, device=device)
     rows: list[Row] = []
     for done, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
         rows += found
         report({"event": "ablation", "study": source.name, "done": done, "total": len(sources)})
-    if not rows:
-        raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
     summary = {
         "bundle": {"name": bundles[0].name, "hash": bundles[0].hash},
         "refined": {"name": bundles[1].name, "hash": bundles[1].hash} if refined else None,

@@ -21,7 +21,7 @@ from RVQCLib.bundle import Bundle, ViewModels, load_bundle, replace_calibration
 from RVQCLib.dataset import fingerprint_of, select_part
 from RVQCLib.features import SLICE_FEATURES, STACK_FEATURES, Features, features_of
 from RVQCLib.fence_tables import Clean, agreement_fences, slice_fences, stack_fences
-from RVQCLib.files import BundleError, Cancelled, RVQCError
+from RVQCLib.files import BundleError, Cancelled, RVQCError, check_folder
 from RVQCLib.inference import Chosen, Proposal, choose, choose_device, one_hot, propose_stack, with_mask
 from RVQCLib.mask_errors import corrupt_mask
 from RVQCLib.metrics import dice
@@ -165,9 +165,10 @@ def calibrate_bundle(
     Raises
     ------
     RVQCError
-        No labelled stack is left to calibrate on, or the bundle has no such view.
+        No labelled stack is left to calibrate on, the bundle has no such view, or it cannot be written to.
     """
     bundle = load_bundle(path, allow=allow)
+    check_folder(path)
     device = choose_device(device)
     found = find_studies(data)
     labelled = {view for source in found for view, _ in source.labels}

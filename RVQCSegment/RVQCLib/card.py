@@ -56,6 +56,8 @@ def write_card(
 
 def read_evaluation(bundle: Bundle, folder: Path, pictures: str = "") -> Measured:
     """Read an output folder of `rvqc evaluate`; raises as `write_card`."""
+    if not (folder / "summary.json").is_file():
+        raise RVQCError(f"{folder} holds no summary.json; name a folder that 'rvqc evaluate' wrote.")
     summary = read_json(folder / "summary.json")
     try:
         of = summary["bundle"]

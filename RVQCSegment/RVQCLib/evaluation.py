@@ -79,6 +79,15 @@ def evaluate(
     never saw, where `data` holds its studies too. With `qc` also how good the QC itself is, on
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
+
+    Raises
+    ------
+    RVQCError
+        `out` lies in `data`, holds something else than an evaluation or cannot be written to; a severity is unknown; `device`
+        does not work here; `part` is none that the bundle records or is empty; no stack of a view of the bundle has a true
+        mask; or a study cannot be read.
+    BundleError
+        The bundle cannot be trusted.
     """
     check_apart(out, data)
     check_output(out, OUTPUTS, "an evaluation")
@@ -89,6 +98,7 @@ def evaluate(
     sources = select_part(everyone, views, part)
     for source in sources:  # a study that cannot be read is said before the work, not hours after
         source.load(labels=True)
+    check_labelled(sources, bundle, data)
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged, failures = QCRows(), list[Failure]()
@@ -98,8 +108,6 @@ def evaluate(
         failures = worst([*failures, *found.failures])
         if report is not None:
             report({"event": "evaluate", "study": source.name, "done": number, "total": len(sources)})
-    if not rows:
-        raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
     summary = summarize(rows, seed=seed)
     summary |= {
         "bundle": {"name": bundle.name, "hash": bundle.hash},
@@ -122,6 +130,12 @@ def evaluate(
         page = evaluation_page(summary, rows, qc_rows=judged.stacks or None, pictures=pictures)
         (folder / "evaluation.html").write_text(page, encoding="utf-8")
     return summary
+
+
+def check_labelled(sources: Sequence[StudySource], bundle: Bundle, data: str | Path) -> None:
+    """Raise RVQCError where no stack of the studies, out of `data`, has a true mask and is of a view of the bundle."""
+    if not any(view in bundle.views for source in sources for view, _ in source.images.keys() & source.labels.keys()):
+        raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
 
 
 @dataclass(frozen=True)

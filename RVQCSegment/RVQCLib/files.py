@@ -80,6 +80,34 @@ def check_folder(path: str | os.PathLike) -> None:
         )
 
 
+def check_empty(path: str | os.PathLike, what: str) -> None:
+    """Refuse, before the work, a folder in which `what` (in words) would replace studies of their names.
+
+    Raises
+    ------
+    RVQCError
+        `path` is a folder that is not empty, or none that results can come to (`check_folder`).
+    """
+    path = Path(path)
+    check_folder(path)
+    if path.exists() and any(path.iterdir()):
+        raise RVQCError(f"{path} is not empty, and {what} would replace studies of their names; name a new folder.")
+
+
+def check_file(path: str | os.PathLike, suffix: str) -> None:
+    """Refuse, before the work, to write a file in the place of one of another kind, or where none can come.
+
+    Raises
+    ------
+    RVQCError
+        `path` does not end in `suffix`, is a folder, or nothing can be written beside it.
+    """
+    path = Path(path)
+    if path.suffix.lower() != suffix or path.is_dir():
+        raise RVQCError(f"{path} is no file that ends in {suffix}, so it is not written; name one that does.")
+    check_folder(path.parent)
+
+
 def check_replaceable(path: str | os.PathLike) -> None:
     """Refuse, before the work, a folder that `whole_folder` cannot put another into the place of.
 

@@ -19,7 +19,7 @@ from RVQCLib.challenge import TRAINING, VALIDATION, Challenge, read_challenge, w
 from RVQCLib.challenge_tables import as_markdown, mask_rows, tables
 from RVQCLib.cohort import segment_cohort
 from RVQCLib.evaluation import write_csv
-from RVQCLib.files import RVQCError, check_apart, read_json, same_settings, whole_folder, write_json
+from RVQCLib.files import RVQCError, check_apart, check_folder, read_json, same_settings, whole_folder, write_json
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.refinement import refine_bundle
 from RVQCLib.stack import VIEWS
@@ -107,11 +107,12 @@ def run_mms2(
     Raises
     ------
     RVQCError
-        The folder is not the challenge's (`challenge.read_challenge`), or `out` lies in it or holds another configuration's
-        results.
+        The folder is not the challenge's (`challenge.read_challenge`), or `out` lies in it, cannot be written to or holds another
+        configuration's results.
         A network cannot be built (`training.check_networks`).
     """
     check_apart(out, folder)
+    check_folder(out)
     challenge = read_challenge(folder, training=config.training, validation=config.validation)
     check_networks(config.networks)
     out = Path(out)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from RVQCLib.files import RVQCError, check_apart, whole_file
+from RVQCLib.files import RVQCError, check_apart, check_empty, whole_file
 from RVQCLib.stack import LABELS, PHASES, Geometry, Stack
 from RVQCLib.study import find_studies, write_mask
 
@@ -168,11 +168,12 @@ def write_four_chamber(
     Raises
     ------
     RVQCError
-        No study is left, `out` lies in `data`, or `planes` is below 1.
+        No study is left, `out` lies in `data` or is not empty, or `planes` is below 1.
     """
     if planes < 1:
         raise RVQCError(f"{planes} planes cannot be cut; give 1 or more.")
     check_apart(out, data)
+    check_empty(out, "four-chamber views")
     folders = []
     for source in find_studies(data):
         study = source.load(labels=True)

@@ -112,6 +112,32 @@ def test_synthetic_images_replace_no_study(data: Path, capsys: pytest.CaptureFix
     assert content(data) == before
 
 
+def test_four_chamber_views_come_into_a_new_folder_only(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = data.with_name("out")
+    (out / "001").mkdir(parents=True)
+    (out / "001" / "001_LA_ED.nii.gz").write_bytes(b"mine")
+    assert main(["reformat", str(data), str(out)]) == BAD_INPUT
+    assert f"{out} is not empty, and four-chamber views would replace" in capsys.readouterr().err
+    assert content(out) == {"001/001_LA_ED.nii.gz": b"mine"}
+
+
+def test_a_plot_or_a_card_replaces_no_file_of_another_kind(
+    data: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, image = content(data), str(data / "001" / "001_SA_ED.nii.gz")
+    for option, suffix in (("--plot", ".svg"), ("--card", ".md")):
+        assert main(["info", str(tiny_bundle), option, image]) == BAD_INPUT
+        assert f"{image} is no file that ends in {suffix}, so it is not written" in capsys.readouterr().err
+    assert content(data) == before
+    card = data.with_name("card.md")
+    card.write_text("of before")
+    assert main(["info", str(tiny_bundle), "--card", str(card)]) == DONE
+    assert card.read_text(encoding="utf-8").startswith("# tiny")
+    capsys.readouterr()
+    assert main(["info", str(tiny_bundle), "--card", str(card), "--evaluation", str(data)]) == BAD_INPUT
+    assert f"{data} holds no summary.json; name a folder that 'rvqc evaluate' wrote." in capsys.readouterr().err
+
+
 def test_a_link_to_nothing_is_a_problem_of_its_study(data: Path) -> None:
     (data / "001" / "001_SA_ES.nii.gz").unlink()
     (data / "001" / "001_SA_ES.nii.gz").symlink_to("/nowhere/x.nii.gz")
@@ -133,7 +159,57 @@ def test_a_place_that_nobody_may_write_to_is_said_before_the_work(
     for command in (["segment", data / "001"], ["batch", data], ["evaluate", data]):
         assert main([*map(str, command), "-o", str(tmp_path / "new" / "results")]) == BAD_INPUT
         assert f"Nothing can be written to {tmp_path}; name another folder" in capsys.readouterr().err
+    for command in (
+        ["demo", "-o", "new"],
+        ["train", "data", "-o", "new"],
+        ["refine", "data", "-o", "new"],
+        ["refine", "data", "-o", "data.new/b", "--work", "new"],
+        ["mms2", "data", "-o", "new"],
+        ["phantom", "new"],
+        ["reformat", "data", "new"],
+        ["info", "data", "--card", "new.md"],
+        ["info", "data", "--plot", "new.svg"],
+    ):
+        monkeypatch.chdir(tmp_path)
+        assert main(command) == BAD_INPUT, command
+        assert f"Nothing can be written to {tmp_path}; name another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_bundle_that_nobody_may_write_to_is_not_calibrated(
+    data: Path, own_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own_bundle)
+    assert main(["calibrate", str(own_bundle), "--data", str(data), "--split", "all"]) == BAD_INPUT
+    assert f"Nothing can be written to {own_bundle}" in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ablation"])
+def test_studies_without_true_masks_are_met_before_the_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for mask in data.rglob("*_gt.nii.gz"):
+        mask.unlink()
+    assert main([command, str(data), "-o", str(tmp_path / "e")]) == BAD_INPUT
+    assert capsys.readouterr().err == f"rvqc: No stack in {data} has a true mask; give labelled studies.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--seed -1", "argument --seed: -1 is no seed; give a whole number from 0 to 4294967295"),
+        ("--seed 4294967296", "4294967296 is no seed"),
+        ("--jobs 0", "argument --jobs: 0 processes cannot work; give 1 or more"),
+        ("--jobs -3", "-3 processes cannot work"),
+        ("--allow nonsense", "argument --allow: nonsense names no network; give module:factory"),
+    ],
+)
+def test_what_no_command_can_work_with_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(tmp_path), "-o", str(tmp_path / "b"), *options.split()])
+    assert stop.value.code == BAD_INPUT and said in capsys.readouterr().err
 
 
 def test_a_bad_mask_is_met_before_the_evaluation_and_not_in_the_midst_of_it(

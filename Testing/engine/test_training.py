@@ -275,7 +275,6 @@ def test_the_work_of_another_configuration_is_refused(trained: Trained, tiny_acd
         (("--width", "-4"), "width -4"),
         (("--learning-rate", "0"), "learning rate 0."),
         (("--qc-epochs", "-1"), "-1 of the QC module"),
-        (("--jobs", "0"), "0 processes cannot train; give 1 or more."),
         (("--set", "BN3.width=4"), "--set BN3.width=4 is of no network here; these are BN1, BN2, AE."),
         (
             ("--set", "AE.latent=no"),
@@ -326,6 +325,11 @@ def test_a_training_that_an_older_rvqc_began_goes_on(
         mark.write_text(json.dumps({**whole, "config": config}), encoding="utf-8")
         with pytest.raises(raised):
             train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu")
+
+
+def test_a_training_needs_a_process(tiny_acdc: Path, tmp_path: Path) -> None:
+    with pytest.raises(RVQCError, match=r"0 processes cannot train; give 1 or more."):
+        train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu", jobs=0)
 
 
 def test_what_is_no_bundle_is_not_replaced_and_that_is_said_before_the_work(tiny_acdc: Path, tmp_path: Path) -> None:

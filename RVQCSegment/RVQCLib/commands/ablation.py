@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, jobs_option, say, split_option
+from RVQCLib.commands.common import (
+    Progress,
+    bundle_options,
+    bundle_path,
+    command,
+    jobs_option,
+    say,
+    seed_option,
+    split_option,
+)
 
 
 def add(commands: Any) -> None:
@@ -22,7 +31,7 @@ def add(commands: Any) -> None:
     bundle_options(parser)
     parser.add_argument("--refined", help="folder of the bundle that 'rvqc refine' made of --bundle")
     split_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals")
+    seed_option(parser, "seed of the bootstrap intervals")
     jobs_option(parser)
 
 

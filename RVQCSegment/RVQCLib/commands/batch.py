@@ -12,6 +12,7 @@ from RVQCLib.commands.common import (
     bundle_path,
     candidates_option,
     command,
+    jobs_option,
     quantifier_option,
     say,
 )
@@ -38,7 +39,7 @@ def add(commands: Any) -> None:
         help="keep results whose images, bundle and options are unchanged, masks edited by hand among them (the default), or "
         "make all anew; what was edited and cannot be kept is moved to the folder 'edited' in the output folder",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on this machine")
+    jobs_option(parser, "processes side by side on this machine")
     parser.add_argument(
         "--part",
         type=_part,

@@ -118,15 +118,41 @@ def allow_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow",
         action="append",
+        type=_factory,
         default=[],
         metavar="MODULE:FACTORY",
         help="a network from outside RVQC whose code may be run; once for each",
     )
 
 
-def jobs_option(parser: argparse.ArgumentParser) -> None:
-    """``--jobs``, as `parallel.in_order` takes it."""
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side, each with one thread")
+def _factory(text: str) -> str:
+    if not all(part.isidentifier() for part in text.replace(":", ".", 1).split(".")) or ":" not in text:
+        raise argparse.ArgumentTypeError(
+            f"{text} names no network; give module:factory, such as package.module:factory"
+        )
+    return text
+
+
+def jobs_option(parser: argparse.ArgumentParser, help_: str = "processes side by side, each with one thread") -> None:
+    """``--jobs``: 1 or more."""
+    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help=help_)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} processes cannot work; give 1 or more")
+    return int(text)
+
+
+def seed_option(parser: argparse.ArgumentParser, help_: str) -> None:
+    """``--seed``: a number that all generators take."""
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help=help_)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def network_options(parser: argparse.ArgumentParser) -> None:

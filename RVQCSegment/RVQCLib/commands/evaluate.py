@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import Progress, bundle_options, bundle_path, command, jobs_option, say, split_option
+from RVQCLib.commands.common import (
+    Progress,
+    bundle_options,
+    bundle_path,
+    command,
+    jobs_option,
+    say,
+    seed_option,
+    split_option,
+)
 
 
 def add(commands: Any) -> None:
@@ -20,9 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
     bundle_options(parser)
     split_option(parser)
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the bootstrap intervals, and of the shifts of --qc"
-    )
+    seed_option(parser, "seed of the bootstrap intervals, and of the shifts of --qc")
     parser.add_argument(
         "--qc",
         action="store_true",

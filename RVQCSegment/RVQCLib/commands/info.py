@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.commands.common import command, say
-from RVQCLib.files import RVQCError
+from RVQCLib.files import RVQCError, check_file
 
 
 def add(commands: Any) -> None:
@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
         help="a bundle, the work folder of a training, a study or a folder of studies, a study's results or those of a batch",
     )
     parser.add_argument(
-        "--plot", metavar="FILE", help="draw the training log of a bundle, or of a running training, into an SVG file"
+        "--plot", metavar="FILE", help="draw the training log of a bundle, or of a running training, into a file .svg"
     )
-    parser.add_argument("--card", metavar="FILE", help="write the model card of a bundle as Markdown")
+    parser.add_argument("--card", metavar="FILE", help="write the model card of a bundle into a file .md")
     parser.add_argument(
         "--evaluation",
         nargs="+",
@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.evaluation and not args.card:
         raise RVQCError("--evaluation is for the model card; give --card FILE too.")
+    for file, suffix in ((args.plot, ".svg"), (args.card, ".md")):
+        if file:
+            check_file(file, suffix)
     if args.card:
         write_card(load_bundle(args.path), args.card, args.evaluation, pictures=args.pictures)
     answer, text = describe(Path(args.path), plot=args.plot)

@@ -10,10 +10,12 @@ from RVQCLib.commands.common import (
     Progress,
     check_field,
     command,
+    jobs_option,
     mode_option,
     network_options,
     network_parameters,
     say,
+    seed_option,
 )
 
 FULL = {"BN1": 32, "BN2": 48}
@@ -52,8 +54,8 @@ def add(commands: Any) -> None:
         "--refine-steps", type=int, default=40, help="the most steps of such an epoch, each on one batch"
     )
     parser.add_argument("--rv-label", type=int, default=3, choices=(1, 3), help="label of the RV in the entry's masks")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    seed_option(parser, "seed of everything that is drawn")
+    jobs_option(parser, "processes side by side")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from RVQCLib.commands.common import command, say
-from RVQCLib.files import RVQCError
+from RVQCLib.commands.common import command, say, seed_option
+from RVQCLib.files import RVQCError, check_empty
 
 
 def add(commands: Any) -> None:
@@ -21,7 +20,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("output", help="a new folder to write to")
     parser.add_argument("-n", type=int, default=2, help="how many studies")
-    parser.add_argument("--seed", type=int, default=0, help="seed of anatomy and contrast")
+    seed_option(parser, "seed of anatomy and contrast")
     parser.add_argument("--dilated-rv", action="store_true", help="only hearts with a dilated right ventricle")
     parser.add_argument(
         "--unseen-from",
@@ -46,9 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise RVQCError(f"--variety is {args.variety:g}; give a number from 0 to 2.")
     if args.unseen_from is not None and not 1 < args.unseen_from <= args.n:
         raise RVQCError(f"--unseen-from is {args.unseen_from}; give a number from 2 to -n, which is {args.n}.")
-    out = Path(args.output)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RVQCError(f"{out} is not empty, and phantoms would replace studies of their names; name a new folder.")
+    check_empty(args.output, "phantoms")
     plan = {"diseases": challenge_diseases(args.n, unseen_from=args.unseen_from)} if args.unseen_from else {}
     studies = write_phantom(
         args.output,

@@ -13,8 +13,9 @@ from RVQCLib.commands.common import (
     mode_option,
     precision_option,
     say,
+    seed_option,
 )
-from RVQCLib.files import check_apart
+from RVQCLib.files import check_apart, check_folder
 
 
 def add(commands: Any) -> None:
@@ -47,7 +48,7 @@ def add(commands: Any) -> None:
         default=0.005,
         help="how far the mean Dice (0 to 1) of the guard set may fall when the whole new bundle segments it, before all is taken back",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
+    seed_option(parser, "seed of everything that is drawn")
     precision_option(parser)
     parser.add_argument("--names", "--only", nargs="+", metavar="STUDY", help="only these studies of the folder")
     parser.add_argument("--work", help="folder of checkpoints and masks; without it, OUT.refinement")
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     )
     for out in filter(None, (args.out, args.work)):
         check_apart(out, args.unlabelled)
+        check_folder(out)
     progress = Progress()
     if not args.labelled and config.recipe.supervised:
         progress({"event": "warning", "message": "No labelled data: L_SUP is missing, only agreement guards."})

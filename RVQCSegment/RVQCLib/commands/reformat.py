@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import command, say
+from RVQCLib.commands.common import command, say, seed_option
 
 
 def add(commands: Any) -> None:
@@ -18,14 +18,14 @@ def add(commands: Any) -> None:
         computes=False,
     )
     parser.add_argument("data", help="a folder of studies with labelled short-axis stacks")
-    parser.add_argument("output", help="folder to write to, in the layout of M&Ms-2")
+    parser.add_argument("output", help="a new folder to write to, in the layout of M&Ms-2")
     parser.add_argument(
         "--planes",
         type=int,
         default=1,
         help="planes of every stack: more than one are for training, the others lie near the first, as further slices",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the further planes")
+    seed_option(parser, "seed of the further planes")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

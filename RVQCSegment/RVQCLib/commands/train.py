@@ -10,11 +10,13 @@ from RVQCLib.commands.common import (
     allow_option,
     check_field,
     command,
+    jobs_option,
     network_options,
     network_parameters,
     say,
+    seed_option,
 )
-from RVQCLib.files import RVQCError, check_apart
+from RVQCLib.files import RVQCError, check_apart, check_folder
 
 
 def add(commands: Any) -> None:
@@ -84,10 +86,8 @@ def add(commands: Any) -> None:
         help="groups (pathologies), or single studies, that are for the test only",
     )
     parser.add_argument("--plain-qc", action="store_true", help="train R on true masks only, as the paper does")
-    parser.add_argument("--seed", type=int, default=0, help="seed of split and training")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="networks that are trained side by side, each with its share of the cores"
-    )
+    seed_option(parser, "seed of split and training")
+    jobs_option(parser, "networks that are trained side by side, each with its share of the cores")
     parser.add_argument("--license", help="what the licence of the data asks of the bundle's users, in words")
     parser.add_argument("--citation", help="what to cite when the bundle is used")
     parser.add_argument("--caution", help="what the bundle's users are told about this view with every result")
@@ -110,6 +110,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _check_shares(args)
     for out in filter(None, (args.out, args.work)):
         check_apart(out, args.data)
+        check_folder(out)
     config = TrainingConfig(
         view=args.view,
         networks=tuple(args.network),
