@@ -49,9 +49,11 @@ def run_cluster(
 def _connect(address: str) -> Client:
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise RVQCError("--scheduler needs the package distributed; install rvqc[cluster].") from error
     try:
+        get_address_host_port(address)  # a client that cannot read it would complain again when it is cleared away
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RVQCError(f"No Dask scheduler answers at {address} ({error}); check the address.") from error

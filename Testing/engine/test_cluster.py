@@ -121,3 +121,8 @@ def test_nobody_at_the_address_is_one_sentence(
     monkeypatch.setattr(room, "CONNECT_S", 0.5)
     with pytest.raises(RVQCError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         segment_cohort(studies, tiny_bundle, tmp_path / "out", device="cpu", scheduler="tcp://127.0.0.1:9")
+    monkeypatch.setattr(
+        "distributed.Client", None
+    )  # whose own complaint would come when it is cleared away, seconds later
+    with pytest.raises(RVQCError, match=r"No Dask scheduler answers at foo \(missing port number in address 'foo'\)"):
+        segment_cohort(studies, tiny_bundle, tmp_path / "out", device="cpu", scheduler="foo")
