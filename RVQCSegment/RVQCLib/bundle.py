@@ -193,8 +193,7 @@ def _check(path: Path, description: Any) -> None:
             for entry in entries(part):
                 _check_file(path, entry)
             for pool in pools(part):
-                calibration = pool.get("calibration")
-                if calibration is not None and calibration["model"] != model_hash(pool):
+                if (calibration := pool.get("calibration")) is not None and calibration["model"] != model_hash(pool):
                     raise BundleError(
                         f"The {view} calibration in {path} was made for other networks; run 'rvqc calibrate' again."
                     )
@@ -204,7 +203,9 @@ def _check(path: Path, description: Any) -> None:
         description["name"], description["license"]
     except BundleError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+    except OSError as error:
+        raise BundleError(f"{error.filename or path} cannot be read ({error.strerror}); check its rights.") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(f"{path}/bundle.json lacks or garbles the entry {error}; get the bundle again.") from error
 
 
@@ -293,8 +294,8 @@ def write_bundle(
                     )
             log_lines = part.pop("training_log", None)
             if log_lines is not None:
-                view_folder = (folder / part["qc"]["file"]).parent
-                (view_folder / "training.jsonl").write_text("\n".join(json.dumps(e) for e in log_lines) + "\n")
+                log_file = (folder / part["qc"]["file"]).with_name("training.jsonl")
+                log_file.write_text("\n".join(json.dumps(e) for e in log_lines) + "\n")
         _write_description(folder, description)
 
 
@@ -308,9 +309,8 @@ def check_target(path: str | Path) -> None:
     """
     check_replaceable(path)
     path = Path(path)
-    if path.is_dir() and ((path / "bundle.json").is_file() or not any(path.iterdir())):
-        return
-    if path.exists():
+    replaceable = (path / "bundle.json").is_file() or (path.is_dir() and not any(path.iterdir()))
+    if path.exists() and not replaceable:
         raise BundleError(f"{path} exists and is no bundle, so it is not replaced; name a new folder for the bundle.")
 
 

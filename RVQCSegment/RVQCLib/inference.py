@@ -49,7 +49,7 @@ def choose_device(name: str = "auto") -> str:
             _try_kernel(device)
             return device
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].split(". ")[0]  # torch goes on with all that it was built for
             log.info("The device %s does not work here: %s", device, reason)
     raise RVQCError(f"The device {name!r} does not work here ({reason}); use --device auto or cpu.")
 

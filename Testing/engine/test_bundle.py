@@ -58,6 +58,17 @@ def refused(path: Path, *words: str) -> None:
     assert sentence.endswith(".") and "\n" not in sentence.strip()
 
 
+def test_weights_that_may_not_be_read_are_named(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("RVQCLib.bundle.sha256", closed)
+    with pytest.raises(
+        BundleError, match=r"segmenter1\.safetensors cannot be read \(Permission denied\); check its rights\."
+    ):
+        load_bundle(own_bundle)
+
+
 def test_a_bundle_opens_with_its_views_and_networks(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle)
     assert (bundle.name, bundle.views) == ("tiny", ("SA", "LA"))

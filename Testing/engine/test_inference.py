@@ -60,10 +60,12 @@ def test_auto_takes_a_device_that_computes_and_an_absent_one_is_refused() -> Non
 def test_a_device_that_is_listed_but_cannot_compute_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def kernel(device: str) -> None:
         if device != "cpu":
-            raise RuntimeError("no kernel image is available\nfor this card")
+            raise RuntimeError("no kernel image is available. Only\nfor these cards: 1, 2, 3")
 
     monkeypatch.setattr(inference, "_try_kernel", kernel)
     assert choose_device("auto") == "cpu"
+    with pytest.raises(RVQCError, match=r"'mps' does not work here \(no kernel image is available\); use --device"):
+        choose_device("mps")
 
 
 def test_candidates_give_probabilities_in_slice_order_whatever_the_batch(tiny_bundle: Path) -> None:
