@@ -1,14 +1,13 @@
 """The ``rvqc`` command.
 
-stdout belongs to the result (text, or JSON with ``--json``); progress and messages go to stderr: a bar with the time left
-on a terminal, JSON lines elsewhere. Exit codes: 0 done, 1 failed, 2 bad input, 3 cancelled.
+stdout belongs to the result (text, or JSON with ``--json``); progress and messages go to stderr: progress as a bar with the time
+left on a terminal and as JSON lines elsewhere, messages as text, the last of them a sentence about what went wrong. Exit codes: 0 done, 1 failed, 2 bad input, 3 cancelled.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import logging
 import signal
 import sys
@@ -33,7 +32,7 @@ from RVQCLib.commands import (
     segment,
     train,
 )
-from RVQCLib.commands.common import Help
+from RVQCLib.commands.common import Help, say_json
 from RVQCLib.files import Cancelled, RVQCError
 
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 3
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _ended_like_by_the_keyboard():
             answer = args.function(args)
         if args.json and answer is not None:  # of many processes one answers
-            print(json.dumps(answer, allow_nan=False), flush=True)
+            say_json(answer)
     except BrokenPipeError:  # who read has seen enough
         sys.stdout = None
     except RVQCError as error:
@@ -75,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled; nothing half-written is left.", CANCELLED)
     except OSError as error:
+        log.info("Not read or not written", exc_info=True)
         return _fail(
             f"{error.filename or getattr(args, 'output', 'A file')} could not be read or written ({error.strerror or error}).",
             FAILED,

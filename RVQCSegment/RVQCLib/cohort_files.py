@@ -131,13 +131,23 @@ def in_words(content: Mapping[str, Any]) -> list[str]:
     counts = ", ".join(
         f"{n} {words[verdict]}" for verdict, n in summary["studies"].items() if n or verdict == "trusted"
     )
-    lines = [f"{summary['n_studies']} studies, {summary['n_stacks']} stacks: {counts}"]
+    lines = [
+        f"{counted(summary['n_studies'], 'study', 'studies')} ({counted(summary['n_stacks'], 'stack', 'stacks')}): {counts}"
+    ]
     if summary["edited"]:
         lines.append(
-            f"{summary['edited']} studies were edited by hand and are kept as they are; see 'edited' in cohort.csv"
+            f"Edited by hand and kept so: {counted(summary['edited'], 'study', 'studies')}; see 'edited' in cohort.csv"
         )
     lines += [f"Caution, {caution}" for caution in content["cautions"]]
-    lines += [f"{name.replace('_', ' ')}: {fences['note']}" for name, fences in content["fences"].items()]
+    if content["options"]["fences"] == "cohort":
+        lines += [f"{name.replace('_', ' ')}: {fences['note']}" for name, fences in content["fences"].items()]
     if content["state"] != "done":
-        lines.append(f"{content['n_found'] - summary['n_studies']} studies of the folder are still to be done")
+        lines.append(
+            f"Still to be done in the folder: {counted(content['n_found'] - summary['n_studies'], 'study', 'studies')}"
+        )
     return lines
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 study``, ``2 studies``."""
+    return f"{number} {one if number == 1 else many}"

@@ -15,7 +15,8 @@ from RVQCLib.study import StudySource, find_studies
 
 
 def describe(path: Path, *, plot: str | None = None) -> tuple[dict[str, Any], str]:
-    """JSON and text about a bundle, the work folder of a training, a study, a folder of studies, a result or a batch.
+    """JSON and text about a bundle, the work folder of a training, a study, a folder of studies, a result, a folder of results or a
+    batch.
 
     With `plot`, the training log is drawn into that SVG file: loss and mean validation Dice by epoch, a curve a run.
 
@@ -37,6 +38,8 @@ def describe(path: Path, *, plot: str | None = None) -> tuple[dict[str, Any], st
         return _result(read_json(path / "quality.json"))
     if (path / "run.json").is_file():
         return _batch(read_json(path / "run.json"))
+    if results := [_result(read_json(file)) for file in sorted(path.glob("*/quality.json"))]:
+        return {"kind": "results", "results": [one for one, _ in results]}, "\n".join(text for _, text in results)
     return _studies(find_studies(path))
 
 

@@ -80,15 +80,21 @@ def append_review(path: str | os.PathLike, review: Review) -> None:
 def read_reviews(path: str | os.PathLike) -> tuple[Review, ...]:
     """All reviews of the log in the order in which they were appended; none when there is no log yet.
 
-    A line that is no review is left out, with a warning that names it; `damaged_lines` counts them. Keys of a later
-    version are passed over.
+    Lines that are no reviews are left out (`damaged_lines`), with one warning where there are others. Keys of a later version
+    are passed over.
 
     Raises
     ------
     RVQCError
         The file cannot be read.
     """
-    return tuple(review for _, review in _lines(path) if review is not None)
+    lines = list(_lines(path))
+    reviews = tuple(review for _, review in lines if review is not None)
+    if damaged := [number for number, review in lines if reviews and review is None]:
+        log.warning(
+            "%s: %d of its lines are no reviews and are left out, line %d first.", path, len(damaged), damaged[0]
+        )
+    return reviews
 
 
 def damaged_lines(path: str | os.PathLike) -> tuple[int, ...]:
@@ -110,7 +116,6 @@ def _lines(path: str | os.PathLike) -> Iterator[tuple[int, Review | None]]:
         try:
             yield number, Review(**{key: value for key, value in json.loads(line).items() if key in known})
         except (ValueError, TypeError, AttributeError):
-            log.warning("%s: line %d is no review and is left out.", path, number)
             yield number, None
 
 

@@ -57,6 +57,8 @@ def source_of(path: str | os.PathLike) -> StudySource:
     RVQCError
         There is none, or several. Other faults are among the source's `problems`.
     """
+    if "://" in str(path):
+        raise RVQCError(f"{path} is an address and no file; download it first, and give the file.")
     path = Path(path)
     if path.is_file():
         return one_file(path)

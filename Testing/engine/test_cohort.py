@@ -444,12 +444,14 @@ def test_the_command_says_what_was_found(
     arguments = ["batch", studies, "-o", tmp_path / "out", "--bundle", tiny_bundle, "--device", "cpu"]
     assert cli.main([*map(str, arguments), "--part", "1/1"]) == cli.DONE
     said = capsys.readouterr()
-    assert said.out.startswith("5 studies, 8 stacks: 1 failed, ") and "cohort.html" in said.out
+    assert said.out.startswith("5 studies (8 stacks): 1 failed, ") and "cohort.html" in said.out
     assert cli.main([*map(str, arguments), "--only", "patient005", "--json", "--no-resume"]) == cli.DONE
     assert json.loads(capsys.readouterr().out)["summary"]["studies"]["failed"] == 1
     other = [*map(str, arguments[:3]), str(tmp_path / "other"), *map(str, arguments[4:]), "--only", "patient005"]
     assert cli.main(other) == cli.BAD_INPUT
-    assert "Not one of the 1 studies" in capsys.readouterr().err
+    assert "No study could be segmented, 1 failed; cohort.csv" in capsys.readouterr().err
+    assert cli.main([*other, "--json"]) == cli.BAD_INPUT
+    assert json.loads(capsys.readouterr().out)["summary"]["studies"]["failed"] == 1
 
 
 def test_a_worker_is_asked_for_a_batch_in_json(studies: Path, tiny_bundle: Path, tmp_path: Path) -> None:

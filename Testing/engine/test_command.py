@@ -234,6 +234,10 @@ def test_verbose_shows_where_something_went_wrong_inside(
         assert run("reviews", tmp_path, "--verbose") == cli.FAILED
     assert "ZeroDivisionError: division by zero" in caplog.text and "reviews.py" in caplog.text
     assert capsys.readouterr().err.endswith("inside RVQC (ZeroDivisionError: division by zero); run with --verbose.\n")
+    monkeypatch.setattr("RVQCLib.reviews.summarize", lambda *_: (tmp_path / "gone").stat())
+    with caplog.at_level(logging.INFO):
+        assert run("reviews", tmp_path, "--verbose") == cli.FAILED
+    assert "FileNotFoundError: " in caplog.text
 
 
 def test_an_older_result_survives_a_failure(

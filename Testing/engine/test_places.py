@@ -223,10 +223,13 @@ def test_a_bad_mask_is_met_before_the_evaluation_and_not_in_the_midst_of_it(
     assert str(spoilt) in said and '"done"' not in said and not (tmp_path / "e").exists()
 
 
-def test_what_holds_no_review_is_no_log_of_reviews(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_holds_no_review_is_no_log_of_reviews(
+    data: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     table = data / "table.csv"
     table.write_text("study,dice\n001,0.9\n")
     assert main(["reviews", str(table)]) == BAD_INPUT
+    assert caplog.messages == []
     assert f"{table} holds no review; name the folder" in capsys.readouterr().err
 
 
@@ -239,9 +242,20 @@ def test_info_reads_results_and_batches(
     capsys.readouterr()
     assert main(["info", str(tmp_path / "r")]) == DONE
     said = capsys.readouterr().out
-    assert said.startswith(f"batch of {data}") and "1 studies, 4 stacks" in said
+    assert said.startswith(f"batch of {data}") and "1 study (4 stacks): " in said and "cohort" not in said
     assert main(["info", str(tmp_path / "r" / "001")]) == DONE
-    assert "001 SA ED: " in capsys.readouterr().out
+    alone = capsys.readouterr().out
+    assert "001 SA ED: " in alone
+    (tmp_path / "r" / "run.json").unlink()  # what 'rvqc segment -o r' leaves
+    assert main(["info", str(tmp_path / "r")]) == DONE
+    assert capsys.readouterr().out == alone
+
+
+def test_an_address_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = "https://example.org/z.nii.gz"
+    assert main(["segment", address, "-o", str(tmp_path / "o")]) == BAD_INPUT
+    said = f"rvqc: {address} is an address and no file; download it first, and give the file.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_who_reads_may_stop_reading(data: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path, monkeypatch: pytes
     assert path.read_bytes() == before
 
 
-def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
+def test_a_torn_line_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "reviews.jsonl"
     append_review(path, review("001"))
     with path.open("ab") as stream:
@@ -87,6 +87,7 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     append_review(path, review("003"))
     assert [r.study for r in read_reviews(path)] == ["001", "003"]
     assert damaged_lines(path) == (2,)
+    assert caplog.messages == [f"{path}: 1 of its lines are no reviews and are left out, line 2 first."]
 
 
 def test_keys_of_a_later_version_are_passed_over(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from RVQCLib.commands.common import (
     jobs_option,
     quantifier_option,
     say,
+    say_json,
 )
 from RVQCLib.files import RVQCError
 
@@ -98,7 +99,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         say(f"Worst first in {out / 'cohort.csv'}; open {out / 'cohort.html'}")
     studies = answer["summary"]["studies"]
     if studies["failed"] and studies["failed"] == answer["summary"]["n_studies"]:
+        if args.json:
+            say_json(answer)
         raise RVQCError(
-            f"Not one of the {studies['failed']} studies could be segmented; cohort.csv in {args.output} says why."
+            f"No study could be segmented, {studies['failed']} failed; cohort.csv in {args.output} says why."
         )
     return answer

@@ -271,3 +271,8 @@ def bundle_path(args: argparse.Namespace) -> Path:
 def say(text: str) -> None:
     """Text for people on stdout."""
     print(text)
+
+
+def say_json(answer: Any) -> None:
+    """The result for machines on stdout."""
+    print(json.dumps(answer, allow_nan=False), flush=True)
