@@ -194,7 +194,7 @@ def report(args: argparse.Namespace, rates: list[dict], long: dict, again: float
         "| ---: | ---: | ---: |",
         *(f"| {done} | {main:.0f} | {worker:.0f} |" for done, main, worker in memory),
         "",
-        f"{long['studies']:,} studies in {long['seconds'] / 60:.1f} minutes ({long['per_minute']:.0f} a minute), {long['failed']} failed. "
+        f"{long['studies']:,} studies in {long['seconds'] / 60:.1f} minutes, of which start and end take no part in the rate ({long['per_minute']:.0f} a minute), {long['failed']} failed. "
         f"Running the same command again, which keeps all of them after hashing their images and masks, took {again / 60:.1f} minutes.",
         "",
         "## The page",
