@@ -14,7 +14,14 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Dice coefficient ``2 |a & b| / (|a| + |b|)`` of two boolean arrays of one shape.
 
     Both empty: 1. One empty: 0.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ.
     """
+    if a.shape != b.shape:
+        raise ValueError(f"dice: masks {a.shape} and {b.shape} do not fit together.")
     total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     return 2.0 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
@@ -106,7 +113,7 @@ def hausdorff_of_slices(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) 
 
 
 def boundary(mask: np.ndarray, *, across: bool) -> np.ndarray:
-    """A stack's mask without its erosion by the cross of direct neighbours.
+    """A stack's mask, bool (slices, rows, columns), without its erosion by the cross of direct neighbours.
 
     The cross reaches `across` slices or not; what lies outside the array is not the mask.
     """

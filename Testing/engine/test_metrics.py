@@ -55,6 +55,11 @@ def test_dice_by_hand():
     assert type(dice(a, b)) is float
 
 
+def test_dice_of_masks_of_two_shapes_is_refused():
+    with pytest.raises(ValueError, match=r"dice: masks \(2, 3\) and \(3,\) do not fit together"):
+        dice(np.ones((2, 3), bool), np.ones(3, bool))
+
+
 def test_dice_of_empty_masks():
     nothing, something = pixels((3, 4)), pixels((3, 4), (1, 1))
     assert dice(nothing, nothing) == 1.0
