@@ -71,13 +71,13 @@ def sample_grid(batch: int, source: int, size: int, *, config: AugmentationConfi
 
 
 def warp(images: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (linear) and labels (nearest) through a sampling grid; what comes from outside is black, background."""
+    """Images (linear) and labels (nearest) through a sampling grid (batch, rows, columns, 2); what comes from outside is black, background."""
     moved = functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
     return moved, warp_labels(labels, grid)
 
 
 def warp_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    """Labels through a sampling grid, nearest neighbour."""
+    """Labels through a sampling grid (batch, rows, columns, 2), nearest neighbour."""
     moved = functional.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
     return moved[:, 0].to(labels.dtype)
 

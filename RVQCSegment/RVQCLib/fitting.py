@@ -324,6 +324,7 @@ def random_states(device: str) -> dict[str, Tensor]:
 
 
 def restore_random(states: dict[str, Tensor], device: str) -> None:
+    """Put torch's own generators back into what `random_states` returned."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if "cuda" in states and device.startswith("cuda"):
@@ -331,6 +332,7 @@ def restore_random(states: dict[str, Tensor], device: str) -> None:
 
 
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix/``, by the rest of their names."""
     return {k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix + "/")}
 
 

@@ -113,6 +113,8 @@ def write_mask(mask: Stack, path: str | os.PathLike) -> None:
     ------
     RVQCError
         The suffix is none of `SUFFIXES`.
+    ValueError
+        The pixels are not uint8.
     OSError
         The disk is full or refuses.
     """

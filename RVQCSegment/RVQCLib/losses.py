@@ -19,7 +19,7 @@ def one_hot(labels: Tensor, classes: int = 4) -> Tensor:
 
 
 def generalized_dice_loss(probabilities: Tensor, target: Tensor, *, weights: tuple[float, ...] | None = None) -> Tensor:
-    """L_GD, the generalized Dice loss (Sudre et al., DLMIA 2017), over the whole batch.
+    """L_GD, the generalized Dice loss (Sudre et al., DLMIA 2017), over the whole batch; both (batch, classes, rows, columns).
 
     ``1 - 2 sum_l w_l sum_n r_ln p_ln / sum_l w_l sum_n (r_ln + p_ln)`` with ``w_l = 1 / (sum_n r_ln)^2``. A class that
     is absent from the batch takes the largest weight of those present. `weights` multiply the w_l (L_WGD).
@@ -54,7 +54,7 @@ def deep_supervised_loss(logits: list[Tensor], labels: Tensor) -> Tensor:
 
 
 def reconstruction_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_R of Sec. 2.2: ``L_MSE + L_GD`` of the autoencoder's output against the true mask."""
+    """L_R of Sec. 2.2: ``L_MSE + L_GD`` of the autoencoder's logits against the true labels (batch, rows, columns)."""
     probabilities = logits.float().softmax(1)
     target = one_hot(labels, logits.shape[1])
     return functional.mse_loss(probabilities, target) + generalized_dice_loss(probabilities, target)

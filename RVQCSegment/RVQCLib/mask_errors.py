@@ -1,4 +1,8 @@
-"""Realistic errors of masks: for the QC module's training, for calibration, and for the evaluation of QC."""
+"""Realistic errors of masks: for the QC module's training, for calibration, and for the evaluation of QC.
+
+An error takes the labels of one slice, uint8 (rows, columns), its strength, 0 to 1, and a generator, and returns labels of that
+shape; only `corrupt_mask` and `lose_end` are of stacks, uint8 (slices, rows, columns).
+"""
 
 from __future__ import annotations
 

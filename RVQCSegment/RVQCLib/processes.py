@@ -28,7 +28,8 @@ class Task(Protocol):
     """Something to do, with a name for messages."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What messages call it."""
 
 
 Work = Callable[[Any, Callable[[], bool]], Any]

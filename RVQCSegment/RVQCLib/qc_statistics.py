@@ -1,6 +1,7 @@
 """Statistics of how well a score grades masks: ROC, precision, ranks, risk and coverage; None where undefined.
 
-All take integer weights, the times that a row was drawn, and ranks for scores, so that a bootstrap sorts nothing twice.
+All take arrays (n,), a value a row, with integer weights, the times that a row was drawn, and ranks for scores, so that a
+bootstrap sorts nothing twice.
 """
 
 from __future__ import annotations

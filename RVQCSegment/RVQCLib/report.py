@@ -121,6 +121,7 @@ def evaluation_page(
 
 
 def render(template: str, **values: Any) -> str:
+    """The page that a file of ``templates`` makes of `values`, which are escaped."""
     return _templates().get_template(template).render(**values)
 
 

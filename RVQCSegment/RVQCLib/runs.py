@@ -70,10 +70,12 @@ class Job:
 
     @property
     def checkpoint(self) -> Path:
+        """Where the run's state is kept, from which it goes on."""
         return self.work / f"{self.name}.safetensors"
 
     @property
     def log(self) -> Path:
+        """Where the run writes a line of JSON an epoch."""
         return self.work / f"{self.name}.jsonl"
 
 

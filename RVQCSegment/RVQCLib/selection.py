@@ -42,7 +42,7 @@ def fences(
     """Tukey's fences: ``th_low = Q1 - reach (Q3 - Q1)`` of pDC, ``th_up = Q3 + reach (Q3 - Q1)`` of pHD (eqs. 3, 4).
 
     `n` is how many stacks or slices gave the values, where each has several candidates; by default one each.
-    Quartiles are linearly interpolated. All values equal: both fences are that value, and nothing breaks them.
+    Both may have any shape, as every value counts alike. Quartiles are linearly interpolated. All values equal: both fences are that value, and nothing breaks them.
 
     Raises
     ------
