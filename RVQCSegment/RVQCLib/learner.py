@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 NORMALIZATIONS = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
+FULL = ("out of memory", "not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+"""What torch says when the memory of a GPU (CUDA and its libraries, MPS) or of the machine (Windows, others) is full."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,21 +77,32 @@ class Learner:
 
     def step(self, batch: Batch, alpha: float, models: ViewModels) -> np.ndarray:
         """One summed step; returns the weighted losses (labelled, flagged) of the whole batch, over all processes."""
-        return self._with_memory(lambda: self._step(batch, alpha, models))
+        before = self._statistics()
 
-    def _step(self, batch: Batch, alpha: float, models: ViewModels) -> np.ndarray:
+        def passes() -> np.ndarray:
+            self._set_statistics(before)  # a pass for which the memory was not enough may have moved them
+            return self._passes(batch, alpha, models)
+
+        losses = self._with_memory(passes)
+        self._update()
+        self._follow()
+        return losses
+
+    def _passes(self, batch: Batch, alpha: float, models: ViewModels) -> np.ndarray:
+        """Forward and backward; what `step` returns. Nothing but gradients and statistics changes, so it can be done again."""
+        self._make_moments()
         self.optimizer.zero_grad(set_to_none=True)
         own = batch.images[self.crew.share(len(batch.images))]
         logits = self.crew.gather(self._forward(own.to(self.device, memory_format=torch.channels_last)))
+        seen = self._statistics()
         known, taught = logits[: batch.labelled], logits[batch.labelled :]
         labels = batch.labels.to(self.device)
         supervised = supervised_loss(known, labels[: batch.labelled]) if batch.labelled else logits.new_zeros(())
         flagged = alpha * self._lesson_loss(taught, labels[batch.labelled :], models) if len(taught) else supervised * 0
         (supervised + flagged).backward()
+        self._set_statistics(seen)  # on its way back a chunk goes forward once more
         self.crew.sum_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self._follow()
         return np.array([float(supervised.detach()), float(flagged.detach())])
 
     def _lesson_loss(self, logits: Tensor, lesson: Tensor, models: ViewModels) -> Tensor:
@@ -104,12 +117,41 @@ class Learner:
 
     def _forward(self, images: Tensor) -> Tensor:
         """Logits, float32. In chunks, only one of which is held for the backward pass: the same step in less memory, but for
-        modes that normalize by the batch, which is a chunk then."""
+        modes that normalize by the batch, which is a chunk then, and whose running statistics follow every chunk."""
         parts = images.split(self.chunk)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"):
             if len(parts) == 1:
                 return self.model(parts[0]).float()
             return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts]).float()
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """The running statistics as they are; none in modes in which a pass leaves them alone."""
+        return {name: value.clone() for name, value in self.model.named_buffers() if self.config.recipe.live}
+
+    def _set_statistics(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.model.get_buffer(name).copy_(value)
+
+    def _make_moments(self) -> None:
+        """Make Adam's moments, all or none; in its own first step Adam would leave a part of them where memory runs out."""
+        if not self.optimizer.state:
+            learning = [one for group in self.optimizer.param_groups for one in group["params"]]
+            moments = [{key: torch.zeros_like(one) for key in ("exp_avg", "exp_avg_sq")} for one in learning]
+            self.optimizer.state.update(
+                {one: {"step": torch.zeros(()), **zeros} for one, zeros in zip(learning, moments, strict=True)}
+            )
+
+    def _update(self) -> None:
+        """Adam's step. It is not taken again where memory runs out in it, for a part of it may have been taken."""
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise RVQCError(
+                f"The memory of {self.device} was full in the middle of a step; give the same command again, and it goes on "
+                "from the last whole epoch."
+            ) from error
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -233,8 +275,8 @@ class Learner:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is what torch raises when the memory of a GPU, or of the machine, is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether this is what torch raises when the memory of a GPU, or of the machine, is full; not always as a kind of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in FULL)
 
 
 def _record(values: dict[str, Any]) -> EpochRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from RVQCLib.recipes import RefinementConfig
 from RVQCLib.stack import STRUCTURES
 from RVQCLib.teachers import lesson, trust
 
-NETWORKS = {"BN1": {"width": 4, "stages": 3}, "BN2": {"width": 4, "stages": 3}}
+NETWORKS = {"BN1": {"width": 4, "stages": 3, "norm": "batch"}, "BN2": {"width": 4, "stages": 3}}
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +186,81 @@ def test_the_memory_of_the_machine_may_be_full_too_and_other_errors_come_through
     monkeypatch.setattr(one.model, "forward", OutOfMemory(one, 0, error=RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):
         one.step(batch(), 0.5, models)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "MPS backend out of memory (MPS allocated: 9.07 GB, max allowed: 9.07 GB). Tried to allocate 256 bytes.",
+        "[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9113 bytes.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_full_memory_is_known_by_what_is_said_of_it(
+    said: str, models: ViewModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, events = learner()
+    monkeypatch.setattr(one.model, "forward", OutOfMemory(one, 4, error=RuntimeError(said)))
+    one.step(batch(), 0.5, models)
+    assert [event["slices"] for event in events] == [4]
+
+
+def test_a_memory_that_is_full_when_adam_begins_changes_nothing_but_the_chunks(
+    models: ViewModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = learner()
+    small, events = learner()
+    for one in (whole, small):
+        one.set_learning_rate(0.5)
+    whole.step(batch(), 0.5, models)
+    real, asked = torch.zeros_like, []
+
+    def zeros(like: Tensor, **how: Any) -> Tensor:
+        asked.append(like)
+        if len(asked) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        return real(like, **how)
+
+    monkeypatch.setattr(torch, "zeros_like", zeros)
+    small.step(batch(), 0.5, models)
+    assert [event["slices"] for event in events] == [4]
+    for name, value in whole.model.state_dict().items():
+        assert torch.allclose(value, small.model.state_dict()[name], atol=1e-4), name
+
+
+def test_a_step_of_adam_that_broke_off_is_not_taken_again(models: ViewModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, events = learner()
+
+    def step() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+
+    monkeypatch.setattr(one.optimizer, "step", step)
+    with pytest.raises(RVQCError, match="full in the middle of a step; give the same command again"):
+        one.step(batch(), 0.5, models)
+    assert events == [] and one.updates == 0
+
+
+def test_running_statistics_see_every_chunk_once(models: ViewModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a pass that found no memory at its end nor a chunk's second way through the network counts."""
+    one, events = learner("paper", "BN1")
+    data, network = batch(), one.model.forward
+    expected = copy.deepcopy(one.model)
+    with torch.no_grad():
+        for part in data.images.split(4):
+            expected(part)
+
+    def forward(images: Tensor) -> Tensor:
+        logits = network(images)
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        return logits
+
+    monkeypatch.setattr(one.model, "forward", forward)
+    one.step(data, 0.5, models)
+    assert [event["slices"] for event in events] == [4]
+    assert any(name.endswith("running_mean") for name, _ in expected.named_buffers())
+    for name, value in expected.named_buffers():
+        assert torch.allclose(one.model.get_buffer(name), value, atol=1e-6), name
 
 
 def test_when_nothing_is_left_to_give_the_sentence_says_what_to_do(
