@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import errno
 import inspect
+import io
 import json
 import logging
 import re
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ import SimpleITK as sitk
 
 from RVQCLib import cli, result
 from RVQCLib.bundle import load_bundle
+from RVQCLib.commands.common import Progress
 from RVQCLib.files import Cancelled, RVQCError
 from RVQCLib.phantom import phantom_cine, phantom_study, write_phantom
 from RVQCLib.pipeline import segment_study
@@ -290,6 +294,28 @@ def test_the_frames_that_a_study_was_given_are_not_sought_again(
         assert [stack.image.frame for stack in found.stacks] == [taken["ed"], taken["es"]]
     steps = [event for event in seen if event["event"] == "slices"]
     assert steps[-1]["done"] == steps[-1]["total"] == 8
+
+
+def test_the_time_left_is_that_of_the_kind_of_work_that_is_done_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour of something else says nothing of it, nor does the first of many."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    progress = Progress(terminal)
+
+    def left(minute: float, **event: Any) -> str:
+        monkeypatch.setattr(time, "monotonic", lambda: 60 * minute)
+        progress(event)
+        return terminal.getvalue().split("[K")[-1].partition("] ")[2].partition("  ")[0]
+
+    before, after, calibrate = {"event": "segment", "moment": "before"}, {"event": "segment"}, {"event": "calibrate"}
+    after["moment"] = "after"
+    assert [left(m, **before, done=m, total=30) for m in (1, 2)] == ["1/30", "2/30 28:00 left"]
+    assert left(3, event="left out", message="It is damaged.") == "0/1"
+    assert left(4, **before, done=3, total=30) == "3/30 40:30 left"
+    assert left(30, event="epoch", epoch=1, epochs=6, seconds_left=90.0) == "1/6 1:30 left"
+    assert [left(30 + m, **calibrate, done=m, total=40) for m in (1, 2)] == ["1/40", "2/40 38:00 left"]
+    assert [left(40 + m, **calibrate, done=m, total=4) for m in (1, 2)] == ["1/4", "2/4 2:00 left"]  # another view
+    assert left(50, **after, done=1, total=30) == "1/30"
 
 
 def test_cancel_stops_after_one_forward_pass(tiny_bundle: Path) -> None:

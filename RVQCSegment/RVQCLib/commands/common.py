@@ -17,13 +17,14 @@ from RVQCLib.recipes import RECIPES
 class Progress:
     """Events of a running job on stderr: one live line on a terminal, one JSON object a line elsewhere.
 
-    An event is a dict; ``done`` and ``total`` (or ``epoch`` and ``epochs``) make the bar, the rest is shown beside it.
+    An event is a dict; ``done`` and ``total`` (or ``epoch`` and ``epochs``) make the bar, the rest is shown beside it. The time
+    left is its ``seconds_left``, or what the pace of such events (``event`` and ``moment``) tells since the first of them.
     """
 
     def __init__(self, stream: Any = None) -> None:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
-        self._started = time.monotonic()
+        self._began: tuple[Any, int, float] | None = None  # of such events as come now the kind, first count and time
         self._gone = False
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -39,12 +40,19 @@ class Progress:
 
     def _line(self, event: dict[str, Any]) -> str:
         done, total = event.get("done", event.get("epoch", 0)), event.get("total", event.get("epochs", 1))
-        elapsed = time.monotonic() - self._started
-        left = event.get("seconds_left", elapsed / done * (total - done) if done else 0.0)
+        left = event.get("seconds_left", self._seconds_left(event, done, total) if "done" in event else None)
         bar = ("=" * round(20 * done / max(total, 1))).ljust(20)
         hidden = {"done", "total", "epoch", "epochs", "seconds_left", "event"}
         words = " ".join(_short(key, value) for key, value in event.items() if key not in hidden)
-        return f"[{bar}] {done}/{total} {int(left) // 60}:{int(left) % 60:02d} left  {words}"[:160]
+        clock = "" if left is None else f" {int(left) // 60}:{int(left) % 60:02d} left"
+        return f"[{bar}] {done}/{total}{clock}  {words}"[:160]
+
+    def _seconds_left(self, event: dict[str, Any], done: int, total: int) -> float | None:
+        kind, now = (event.get("event"), event.get("moment")), time.monotonic()
+        if self._began is None or self._began[0] != kind or done <= self._began[1]:
+            self._began = kind, done, now
+        _, first, began = self._began
+        return (now - began) / (done - first) * (total - done) if done > first else None
 
 
 def _short(key: str, value: Any) -> str:
