@@ -35,7 +35,7 @@ from RVQCLib.augmentation import augment
 from RVQCLib.bundle import Bundle, ViewModels, load_bundle, shipped_bundle
 from RVQCLib.dataset import load_examples, training_crop
 from RVQCLib.evaluation import interval, stack_rows
-from RVQCLib.files import read_json, write_json
+from RVQCLib.files import RVQCError, read_json, write_json
 from RVQCLib.learner import Batch, Learner
 from RVQCLib.material import source_size
 from RVQCLib.pipeline import segment_study
@@ -73,6 +73,8 @@ KEPT = (
     "MYO_dice",
 )
 """What is written down of a stack."""
+MORE = ("modes", "shifts", "seeds", "threads", "rejudge")
+"""Arguments that may differ between calls whose rows come to one file: a row names what it is of, or it does not matter."""
 HARM = 0.01
 """Fall of a stack's RV Dice that counts as harm."""
 
@@ -128,13 +130,16 @@ def fine_tuned(
 
 
 class Benchmark:
-    """The runs of one call. `home` keeps shifted patients, bundles and what was judged before, so that nothing is done twice."""
+    """The runs of one call. `home` keeps bundles that were trained, and for every bundle and number of patients a folder of
+    shifted patients, new bundles and what was judged before, so that nothing is done twice."""
 
     def __init__(self, args: argparse.Namespace, home: Path) -> None:
         self.args, self.home = args, home
         self.sources = {source.name: source for source in find_studies(args.data)}
         self.bundle_path = Path(args.bundle) if args.bundle else shipped_bundle()
         self.patients, self.untouched = self._choose()
+        self.bundle_hash = load_bundle(self.bundle_path).hash
+        self.home = home / f"{self.bundle_hash[:12]}-{args.patients}-{args.untouched}"
 
     def _choose(self) -> tuple[list[str], list[str]]:
         """Patients to refine on, and others: of the bundle's test part, or the group that was left out.
@@ -165,7 +170,7 @@ class Benchmark:
 
     def runs(self) -> Iterable[tuple[str, int, str]]:
         """(shift, seed, variant) of all runs, so ordered that a part of them is a table already."""
-        shifts = ["group:0"] if self.args.leave_out else self.args.shifts
+        shifts = [f"group {self.args.leave_out}:0"] if self.args.leave_out else self.args.shifts
         for seed in self.args.seeds:
             for shift in shifts:
                 for variant in self.args.modes:
@@ -231,7 +236,7 @@ class Benchmark:
 
     def _shifted(self, shift: str, seed: int, patients: Sequence[str], what: str = "") -> Path:
         """The folder of these patients under a shift."""
-        name, severity = shift.split(":")
+        name, severity = shift.rsplit(":", 1)
         data = self.home / "data" / f"{name}{severity}-{seed}{what}"
         for patient in patients:
             if patient in self.sources:
@@ -383,6 +388,24 @@ def _change(found: dict[str, Any] | None) -> str:
     return f"{_signed(dice['mean'])} [{_signed(dice['low'])}, {_signed(dice['high'])}] (n {found['n_stacks']})"
 
 
+def rows_so_far(out: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that an earlier call left in `out`, where that call was like this one, of which the file will say `head`.
+
+    Raises
+    ------
+    RVQCError
+        It had other arguments, data or another bundle; what an older file does not say of it is taken to be the same.
+    """
+    if not out.exists():
+        return []
+    left = read_json(out)
+    was, now = ({**one, **one["arguments"]} for one in (left, head))
+    for key in sorted(now.keys() & was.keys() - {"arguments", *MORE}):
+        if was[key] != now[key]:
+            raise RVQCError(f"{out} holds rows with {key} {was[key]}, not {now[key]}; name another --out.")
+    return left["rows"]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the JSON and the table after every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -415,12 +438,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     out, bench = Path(args.out), Benchmark(args, Path(args.work))
-    rows = read_json(out)["rows"] if out.exists() else []
-    done = {(row["shift"], row["seed"], row["variant"]) for row in rows}
     sizes = {key: value for key, value in vars(args).items() if key not in ("data", "out", "table", "work", "bundle")}
+    head = {"data": Path(args.data).name, "bundle": bench.bundle_hash, "arguments": sizes}
+    rows = rows_so_far(out, head)
+    done = {(row["shift"], row["seed"], row["variant"]) for row in rows}
 
     def write(rows: Sequence[dict[str, Any]]) -> None:
-        write_json(out, {"data": Path(args.data).name, "arguments": sizes, "rows": rows})
+        write_json(out, {**head, "rows": rows})
         Path(args.table).write_text(tables(rows), encoding="utf-8")
 
     if args.rejudge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from conftest import REPOSITORY
+
 import refinement_benchmark
-from refinement_benchmark import recovered, summary, tables
-from RVQCLib.files import read_json
+from refinement_benchmark import recovered, rows_so_far, summary, tables
+from RVQCLib.bundle import load_bundle, replace_calibration
+from RVQCLib.files import RVQCError, read_json
 from RVQCLib.slices import Sampling
 from RVQCLib.training import TrainingConfig, train_bundle
 
@@ -101,6 +105,13 @@ def test_a_tiny_run_from_end_to_end(tiny_acdc: Path, tmp_path: Path, monkeypatch
         }
         assert [one["study"] for one in new["studies"]] == sorted(one["study"] for one in old["studies"])
     assert not any(one["accepted"] for one in again[0]["studies"])
+    shutil.copytree(tmp_path / "bundle", other := tmp_path / "other")
+    replace_calibration(
+        other, {"SA": {**load_bundle(other).description["views"]["SA"]["calibration"], "date": "2001-01-01"}}
+    )
+    for changed, said in (("--bundle", str(other)), "bundle"), (("--patients", "2"), "patients 1, not 2"):
+        with pytest.raises(RVQCError, match=f"r.json holds rows with {said}"):
+            refinement_benchmark.main([*command, *changed])
 
 
 def test_a_group_that_no_network_saw(tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,3 +128,20 @@ def test_a_group_that_no_network_saw(tiny_acdc: Path, tmp_path: Path, monkeypatc
     assert len(judged) == len(others) == 1 and judged < group
     assert not learnt_from & group and not others & (learnt_from | group)
     assert none["clean"] == none["before"] == none["after"] != ceiling["after"]
+    # Another group in the same folder: nothing of the first one is taken for it.
+    call = [*tiny_call(tiny_acdc, tmp_path, "none"), "--leave-out", "NOR"]
+    with pytest.raises(RVQCError, match=r"r\.json holds rows with .*; name another --out"):
+        refinement_benchmark.main(call)
+    refinement_benchmark.main([*call, "--out", str(tmp_path / "s.json")])
+    (row,) = read_json(tmp_path / "s.json")["rows"]
+    assert (none["shift"], row["shift"]) == ("group DCM:0", "group NOR:0")
+    judged, others = ({s["study"] for s in row[key].values()} for key in ("before", "untouched_before"))
+    assert len(judged) == len(others) == 1 and not judged & group and others < group
+
+
+def test_the_rows_of_the_documentation_are_read_as_before() -> None:
+    documented = REPOSITORY / "Docs" / "refinement_benchmark.json"
+    stored = read_json(documented)
+    head = {"data": stored["data"], "bundle": "any", "arguments": {**stored["arguments"], "seeds": [7]}}
+    assert rows_so_far(documented, head) == stored["rows"]
+    assert "## group:0" in tables(stored["rows_of_the_group"])
