@@ -50,6 +50,8 @@ RECIPES = {
     "none": Recipe("none", supervised=False),
 }
 """``paper`` is eq. 2 of the paper, ``entropy`` is TENT (Wang et al., ICLR 2021)."""
+MOST_SEEDS = 2**32
+"""Seeds are below it; what an epoch makes of one still fits torch's generators."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,10 @@ class RefinementConfig:
     def __post_init__(self) -> None:
         if self.mode not in RECIPES:
             raise RVQCError(f"There is no refinement mode {self.mode!r}; choose from {', '.join(RECIPES)}.")
-        if self.epochs < 0 or self.steps < 1 or self.batch < 2 or self.batch % 2:
+        if self.epochs < 0 or self.steps < 1 or self.batch < 2 or self.batch % 2 or not 0 <= self.seed < MOST_SEEDS:
             raise RVQCError(
-                f"Refinement needs epochs from 0, steps from 1 and an even batch, not epochs {self.epochs}, steps "
-                f"{self.steps}, batch {self.batch}."
+                f"Refinement needs epochs from 0, steps from 1, an even batch and a seed from 0 to {MOST_SEEDS - 1}, not epochs "
+                f"{self.epochs}, steps {self.steps}, batch {self.batch}, seed {self.seed}."
             )
 
     @property

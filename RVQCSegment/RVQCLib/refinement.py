@@ -112,7 +112,7 @@ def refine_bundle(
     ------
     RVQCError
         `work` belongs to another refinement or is being worked on, the bundle is not calibrated, no study can be read, `out` is the bundle
-        itself or something else than a bundle.
+        itself or something else than a bundle, or the processes of the crew cannot share a batch.
     Cancelled
         `cancelled` returned True; the work folder keeps the last whole epoch, `out` is as it was.
     """
@@ -128,6 +128,7 @@ def refine_bundle(
         raise RVQCError(
             f"The mode {config.mode} normalizes by the batch, which processes do not share; start one alone."
         )
+    members.share(config.batch)  # or refuse a batch that cannot be shared
     parts = labelled_parts(labelled, bundle, config, report if members.leads else lambda event: None)
     claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
     claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}

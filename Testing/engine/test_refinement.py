@@ -452,7 +452,10 @@ def test_wrong_input_is_one_sentence(
     monkeypatch.setattr(refinement, "crew", lambda: Crew(0, 2))
     with pytest.raises(RVQCError, match="mode paper normalizes by the batch, which processes do not share"):
         refine(parent, tiny_acdc, new, replace(QUICK, mode="paper"))
-    assert not new.exists()
+    monkeypatch.setattr(refinement, "crew", lambda: Crew(0, 3))
+    with pytest.raises(RVQCError, match="A batch of 4 slices cannot be shared by 3 processes; change --batch"):
+        refine(parent, tiny_acdc, new)
+    assert not new.exists() and not (tmp_path / "new.refinement").exists()
 
 
 def test_a_study_that_cannot_be_read_is_left_out_and_named(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
@@ -530,5 +533,6 @@ def test_two_processes_take_the_steps_of_one(parent: Path, tiny_acdc: Path, tmp_
 
 def test_the_command_says_what_is_wrong(parent: Path, tiny_acdc: Path, tmp_path: Path, capsys: Any) -> None:
     arguments = ["refine", str(tmp_path / "nothing"), "--bundle", str(parent), "--out", str(tmp_path / "new")]
+    assert main([*arguments, "--seed", "-1"]) == 2 and "seed from 0 to 4294967295" in capsys.readouterr().err
     assert main(arguments) == 2
     assert str(tmp_path / "nothing") in capsys.readouterr().err and not (tmp_path / "new").exists()
