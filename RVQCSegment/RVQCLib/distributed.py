@@ -8,7 +8,7 @@ the step of one process with the whole batch.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -68,6 +68,24 @@ class Crew:
         values = torch.tensor(numbers, dtype=torch.float64, device=place)
         distributed.broadcast(values, 0)
         return values.tolist()
+
+    def led(self, work: Callable[[], bool], device: str) -> bool:
+        """What `work` returns in the leader, who alone does it, in every process. The others wait.
+
+        Raises
+        ------
+        RVQCError
+            In the others, where `work` raises in the leader: nobody waits for one that has ended.
+        """
+        try:
+            answer = [True, work()] if self.leads else [False, False]
+        except Exception:
+            self.agree([False, False], device)
+            raise
+        ended, found = self.agree(answer, device)
+        if not ended:
+            raise RVQCError("The process that leads has failed; its own message says why.")
+        return bool(found)
 
     def wait(self) -> None:
         """Until all processes are here: what the leader wrote before is there to read after."""

@@ -10,6 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from RVQCLib.acceptance import Acceptance, accept, comparable
 from RVQCLib.bundle import Bundle, ViewModels
 from RVQCLib.calibration import opinion
+from RVQCLib.distributed import Crew
 from RVQCLib.files import Cancelled, RVQCError, read_json, whole_folder, write_json
 from RVQCLib.images import image_sha256
 from RVQCLib.inference import choose, propose_stack
@@ -42,14 +44,14 @@ class NewDomain:
     ----------
     folder
         ``WORK/studies``.
-    writes
-        Whether this process writes; others only compute.
+    crew
+        The processes that refine together, of which the leader segments; the others read what it wrote.
     """
 
     sources: Sequence[StudySource]
     folder: Path
     device: str
-    writes: bool = True
+    crew: Crew = field(default_factory=Crew)
     report: Report = lambda event: None
     cancelled: Callable[[], bool] = lambda: False
     failed: dict[str, str] = field(default_factory=dict)
@@ -58,17 +60,30 @@ class NewDomain:
     def segment_before(self, bundle: Bundle) -> None:
         """Segment every study with the bundle as it is; what an earlier run left is read again.
 
-        A study that cannot be read, or whose images are others since, is left out and listed in `failed`.
+        A study that cannot be read, or whose images are others since, is left out and listed in `failed`. What the leader wrote is
+        what every process goes by, study by study, so that none waits for long.
         """
         for number, source in enumerate(self.sources, start=1):
-            written = self.folder / source.name / "before" / "quality.json"
-            try:
-                content = _left(written, source) if written.exists() else self._segment(source, bundle, "before")
-            except RVQCError as error:
-                self._fail(source.name, "before", str(error))
-                continue
-            self._before[source.name] = content
-            self._tell(source.name, "before", number)
+            if self.crew.led(partial(self._begin, source, bundle), self.device):
+                self._before[source.name] = read_json(self._written(source))
+                self._tell(source.name, "before", number)
+            else:
+                self.failed.setdefault(source.name, f"{source.name} was left out by the process that leads.")
+
+    def _begin(self, source: StudySource, bundle: Bundle) -> bool:
+        """Whether the masks of a study with the bundle as it is are there, from now or from an earlier run."""
+        try:
+            if self._written(source).exists():
+                _check_left(self._written(source), source)
+            else:
+                self._segment(source, bundle, "before")
+        except RVQCError as error:
+            self._fail(source.name, "before", str(error))
+            return False
+        return True
+
+    def _written(self, source: StudySource) -> Path:
+        return self.folder / source.name / "before" / "quality.json"
 
     def _segment(self, source: StudySource, bundle: Bundle, moment: str) -> dict[str, Any]:
         cines = self._before.get(source.name, {}).get(
@@ -76,8 +91,7 @@ class NewDomain:
         )  # the same frames as before: one mask is to be compared with the other
         frames = {cine["view"]: (cine["ed"], cine["es"]) for cine in cines}
         result = segment_study(source.load(), bundle, frames=frames, device=self.device, cancelled=self.cancelled)
-        if self.writes:
-            write_result(result, self.folder / source.name, folder_name=moment)
+        write_result(result, self.folder / source.name, folder_name=moment)
         return result.to_json()
 
     def images(self) -> set[str]:
@@ -146,29 +160,28 @@ class NewDomain:
     def _fail(self, study: str, moment: str, reason: str) -> None:
         self.failed[study] = reason
         log.warning("%s is left out: %s", study, reason)
-        if self.writes:
+        if self.crew.leads:
             self.report({"event": "left out", "study": study, "moment": moment, "message": reason})
 
     def _tell(self, study: str, moment: str, done: int) -> None:
         event = {"event": "segment", "study": study, "moment": moment, "done": done, "total": len(self.sources)}
-        if self.writes:
+        if self.crew.leads:
             self.report(event)
 
 
-def _left(written: Path, source: StudySource) -> dict[str, Any]:
-    """The quality.json that an earlier run left of a study; RVQCError where its images are not those that lie there now."""
+def _check_left(written: Path, source: StudySource) -> None:
+    """Raise RVQCError where the quality.json that an earlier run left of a study is not of the images that lie there now."""
     content = read_json(written)
     known = {stack["image"]["sha256"] for stack in content["stacks"]} - {""}
     files = {file for _, (file, _) in source.image_files}
     try:
         now = {image_sha256(file) for file in files}
     except OSError:  # said when it is to be read
-        return content
+        return
     if not known <= now:
         raise RVQCError(
             f"{source.name} has other images than when {written.parent} was made; restore them, or choose another --work."
         )
-    return content
 
 
 def is_flagged(stack: dict[str, Any], doubted: bool) -> bool:

@@ -136,7 +136,7 @@ def refine_bundle(
     for view in sorted({view for source in sources for view, _ in source.images} & set(bundle.views)):
         if not _without_lessons(job, view):
             bundle.check_calibrated(view)
-    domain = NewDomain(sources, home / "studies", device, members.leads, report, cancelled)
+    domain = NewDomain(sources, home / "studies", device, members, report, cancelled)
     with sole_run(home / LOCK, str(home)) if members.leads else nullcontext():
         if members.leads:
             _claim(home, claim, resume)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from torch import Tensor, nn
 
 from RVQCLib import distributed
@@ -299,6 +303,25 @@ def test_a_crew_divides_a_batch_evenly_or_refuses() -> None:
     assert [Crew(rank, 4).share(8) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
     with pytest.raises(RVQCError, match="8 slices cannot be shared by 3 processes"):
         Crew(0, 3).share(8)
+
+
+def test_what_one_does_for_all_fails_for_all(tmp_path: Path) -> None:
+    """Two processes, joined by gloo; the second would end at once if it did the work."""
+    code = (
+        "import sys\nfrom torch import distributed\nfrom RVQCLib.distributed import crew\n"
+        "rank, file = int(sys.argv[1]), sys.argv[2]\n"
+        "distributed.init_process_group('gloo', init_method=file, rank=rank, world_size=2)\n"
+        "def work(answer):\n    if rank:\n        sys.exit('not its work')\n    return answer\n"
+        "print(crew().led(lambda: work(True), 'cpu'), crew().led(lambda: work(False), 'cpu'))\n"
+        "try:\n    crew().led(lambda: [][0], 'cpu')\nexcept Exception as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "RVQCSegment")}
+    how: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, str(rank), (tmp_path / "meet").as_uri()], **how) for rank in (0, 1)]
+    said = [process.communicate(timeout=120)[0].splitlines()[-2:] for process in both]  # gloo may say something before
+    assert [lines[0] for lines in said] == ["True False"] * 2
+    assert "out of range" in said[0][1] and said[1][1].startswith("The process that leads has failed; its own message")
 
 
 @pytest.fixture

@@ -473,7 +473,7 @@ def test_a_study_that_cannot_be_read_is_left_out_and_named(parent: Path, tiny_ac
 
 COMMAND = ["refine", "--device", "cpu", "--precision", "float32", "--epochs", "2", "--steps", "3", "--batch", "4"]
 ALONE = ["-c", "from RVQCLib import cli, refinement; refinement.FEW = 2; raise SystemExit(cli.main())"]
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "RVQCLib.cli"]
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def start(launcher: list[str], parent: Path, data: Path, out: Path, *more: str) -> subprocess.Popen:
@@ -517,10 +517,15 @@ def test_killed_at_random_moments_it_ends_in_the_same_bundle(
 
 
 def test_two_processes_take_the_steps_of_one(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
-    """torchrun with gloo: the same losses and the same networks as one process with the same global batch."""
+    """torchrun with gloo: the same losses as one process with the same global batch, and one alone segments the studies."""
+    program = tmp_path / "rvqc.py"
+    program.write_text(
+        "import os, sys\nfrom RVQCLib import cli, newdomain\nif os.environ['RANK'] == '1':\n"
+        "    newdomain.segment_study = lambda *_, **__: sys.exit('segmented twice')\nsys.exit(cli.main())"
+    )
     processes = [
         start(ALONE, parent, tiny_acdc, tmp_path / "one", "--no-calibration"),
-        start(TWO, parent, tiny_acdc, tmp_path / "two", "--no-calibration"),
+        start([*TWO, str(program)], parent, tiny_acdc, tmp_path / "two", "--no-calibration"),
     ]
     one, two = ([e for e in finished(p)[1] if e["event"] == "epoch"] for p in processes)
     assert len(one) == len(two) > 0
