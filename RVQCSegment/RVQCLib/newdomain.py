@@ -86,9 +86,8 @@ class NewDomain:
         return self.folder / source.name / "before" / "quality.json"
 
     def _segment(self, source: StudySource, bundle: Bundle, moment: str) -> dict[str, Any]:
-        cines = self._before.get(source.name, {}).get(
-            "cine", ()
-        )  # the same frames as before: one mask is to be compared with the other
+        # The same frames as before, as one mask is to be compared with the other.
+        cines = self._before.get(source.name, {}).get("cine", ())
         frames = {cine["view"]: (cine["ed"], cine["es"]) for cine in cines}
         result = segment_study(source.load(), bundle, frames=frames, device=self.device, cancelled=self.cancelled)
         write_result(result, self.folder / source.name, folder_name=moment)
