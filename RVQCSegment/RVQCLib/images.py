@@ -44,12 +44,7 @@ def read_image(path: str | os.PathLike, *, view: str, phase: str, frame: int | N
     pixels, geometry = _read(path)
     if pixels.ndim == 4 and frame is None:
         raise RVQCError(f"{path} is a cine of {len(pixels)} frames; say which frame is {phase or 'meant'}.")
-    if frame is not None:
-        if pixels.ndim == 3 or not 0 <= frame < len(pixels):
-            frames = len(pixels) if pixels.ndim == 4 else 1
-            raise RVQCError(f"{path} has no frame {frame} (its {frames} count from 0); give another file or frame.")
-        pixels = pixels[frame]
-    return Stack(_checked(pixels, path), geometry, view, phase, str(path), frame)
+    return Stack(_checked(_frame(pixels, frame, path), path), geometry, view, phase, str(path), frame)
 
 
 def read_cine(path: str | os.PathLike, *, view: str) -> list[Stack]:
@@ -61,13 +56,16 @@ def read_cine(path: str | os.PathLike, *, view: str) -> list[Stack]:
     return [Stack(frame, geometry, view, "", str(path), number) for number, frame in frames]
 
 
-def read_mask(path: str | os.PathLike, *, view: str, phase: str, convention: str = "auto") -> Stack:
+def read_mask(
+    path: str | os.PathLike, *, view: str, phase: str, convention: str = "auto", frame: int | None = None
+) -> Stack:
     """Read a label map as uint8 with 1 LV, 2 MYO, 3 RV.
 
     Parameters
     ----------
     convention : "mnms2" (ours), "acdc" (1 RV, 2 MYO, 3 LV; exchanged here) or "auto", which for a bare file is
         "mnms2": its numbers do not tell.
+    frame : which frame of a mask of a whole cine (from 0); None for a file of one label map.
 
     Raises
     ------
@@ -77,13 +75,36 @@ def read_mask(path: str | os.PathLike, *, view: str, phase: str, convention: str
     if convention not in ("auto", *_TO_OURS):
         raise ValueError(f'convention must be "auto", "mnms2" or "acdc", not {convention!r}.')
     values, geometry = _read(path)
-    if values.ndim == 4:
+    if values.ndim == 4 and frame is None:
         raise RVQCError(f"{path} is a series of {len(values)} label maps; give one file a phase.")
+    values = _frame(values, frame, path)
     with np.errstate(invalid="ignore"):
         labels = values.astype(np.uint8)
     if not (np.array_equal(labels, values) and labels.max() <= 3):
         raise RVQCError(f"{path} has values other than the labels 0, 1, 2, 3; give a label map (1 LV, 2 MYO, 3 RV).")
-    return Stack(_TO_OURS["mnms2" if convention == "auto" else convention][labels], geometry, view, phase, str(path))
+    labels = _TO_OURS["mnms2" if convention == "auto" else convention][labels]
+    return Stack(labels, geometry, view, phase, str(path), frame)
+
+
+def labelled_frames(path: str | os.PathLike) -> tuple[int, int]:
+    """ED and ES of the mask of a whole cine, as M&Ms-1 has it: the two frames with labels, that with more blood first.
+
+    Raises
+    ------
+    RVQCError
+        As `read_mask`, or not two of the frames have labels.
+    """
+    frames, _ = _read(path)
+    blood = {
+        k: int(np.isin(frame, (LABELS["LV"], LABELS["RV"])).sum()) for k, frame in enumerate(frames) if frame.any()
+    }
+    if len(blood) != 2:
+        raise RVQCError(
+            f"{path} has labels in {len(blood)} of its {len(frames)} frames, and which are of ED and ES is not clear; "
+            "leave labels in these two, or give each phase an image and a mask of its own."
+        )
+    ed, es = sorted(blood, key=blood.__getitem__, reverse=True)
+    return ed, es
 
 
 def is_exchanged(labels: np.ndarray) -> bool:
@@ -164,6 +185,15 @@ def _read(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
     if is_dicom(path):
         return read_series(path)
     raise RVQCError(f"{path} is of no format that RVQC reads; give {', '.join(SUFFIXES)} or DICOM.")
+
+
+def _frame(pixels: np.ndarray, frame: int | None, path: str | os.PathLike) -> np.ndarray:
+    if frame is None:
+        return pixels
+    if pixels.ndim == 3 or not 0 <= frame < len(pixels):
+        frames = len(pixels) if pixels.ndim == 4 else 1
+        raise RVQCError(f"{path} has no frame {frame} (its {frames} count from 0); give another file or frame.")
+    return pixels[frame]
 
 
 def _openable(path: str | os.PathLike) -> None:

@@ -11,7 +11,7 @@ from RVQCLib.files import RVQCError
 from RVQCLib.fitting import Report
 from RVQCLib.images import image_sha256
 from RVQCLib.recipes import RefinementConfig
-from RVQCLib.study import StudySource, find_studies
+from RVQCLib.study import PHASES, StudySource, find_studies
 
 Parts = Mapping[str, Sequence[StudySource]]
 """The studies to learn from (``train``) and those that guard (``guard``); both empty without labels."""
@@ -52,7 +52,11 @@ def labelled_parts(
 def has_labels(parts: Parts, view: str) -> bool:
     """Whether a view has labels to learn from and two labelled stacks to guard, the fewest beside which a new domain can be
     told; ACDC, for one, has no long axis."""
-    stacks = {name: sum(view == key[0] for one in part for key in one.labels) for name, part in parts.items()}
+    of_a_file = {"": len(PHASES)}  # a mask of a whole cine is of both
+    stacks = {
+        name: sum(of_a_file.get(phase, 1) for one in part for own, phase in one.labels if own == view)
+        for name, part in parts.items()
+    }
     return stacks["train"] > 0 and stacks["guard"] > 1
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from RVQCLib.dicom import is_dicom, list_series
 from RVQCLib.files import RVQCError
-from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, read_cine, read_image, read_mask
+from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, labelled_frames, read_cine, read_image, read_mask
 from RVQCLib.names import Name, not_utf8, other_view, read_name, shown
 from RVQCLib.stack import PHASES, VIEWS, Stack, Study, with_indices_of
-from RVQCLib.subjects import Subject, find_subject
+from RVQCLib.subjects import MNMS1, Subject, find_subject
 
 Key = tuple[str, str]
 Entry = Path | tuple[Path, int]
 _ACDC = re.compile(r"(.+)_(?:frame(\d+)|(4d))(_gt)?", re.IGNORECASE)
+_MNMS1 = re.compile(r"[A-Z0-9]{6}_sa(_gt)?", re.IGNORECASE)
 _MNMS2 = re.compile(r"(\d+)_(SA|LA)_(ED|ES|CINE)(_gt)?", re.IGNORECASE)
 
 
@@ -29,7 +30,7 @@ class StudySource:
     Parameters
     ----------
     images, labels : file of every (view, phase); of a cine a pair (file, frame from 0), and for a cine whose phases are
-        still to be picked the file under (view, ""). A DICOM file stands for its whole series.
+        still to be picked, and the mask of all its frames, the file under (view, ""). A DICOM file stands for its whole series.
     layout : "acdc", "mnms2", "plain", "file", "cine", "dicom", or "" where no image was found.
     problems : sentences; a study with any is listed but not loaded.
     """
@@ -55,6 +56,8 @@ class StudySource:
     def load(self, labels: bool = False) -> Study:
         """Read the study; with `labels` the true masks as well, where there are any.
 
+        A cine with a mask of all its frames comes with `labels` as ED and ES, the two frames that are labelled.
+
         Raises
         ------
         RVQCError
@@ -63,18 +66,30 @@ class StudySource:
         """
         if self.problems:
             raise RVQCError(self.problems[0])
+        source = self._at_labelled_frames() if labels else self
+        files = source.image_files
         stacks = tuple(
-            read_image(path, view=view, phase=phase, frame=frame)
-            for (view, phase), (path, frame) in self.image_files
-            if phase
+            read_image(path, view=view, phase=phase, frame=frame) for (view, phase), (path, frame) in files if phase
         )
-        cines = tuple(tuple(read_cine(path, view=view)) for (view, phase), (path, _) in self.image_files if not phase)
+        cines = tuple(tuple(read_cine(path, view=view)) for (view, phase), (path, _) in files if not phase)
         study = Study(self.name, stacks, (), self.group, self.vendor, cines)
-        return replace(study, labels=tuple(self._masks(study))) if labels else study
+        return replace(study, labels=tuple(source._masks(study))) if labels else study
+
+    def _at_labelled_frames(self) -> StudySource:
+        """The study whose ED and ES are, of each cine with a mask of all its frames, those with labels."""
+        images, labels = dict(self.images), dict(self.labels)
+        for view in VIEWS:
+            if (view, "") not in images or (view, "") not in labels:
+                continue
+            cine, mask = images.pop((view, "")), labels.pop((view, ""))
+            _check_shapes(mask, image_shape(mask), cine, image_shape(cine))
+            for phase, frame in zip(PHASES, labelled_frames(mask), strict=True):
+                images[view, phase], labels[view, phase] = (cine, frame), (mask, frame)
+        return replace(self, images=images, labels=labels)
 
     def _masks(self, study: Study) -> Iterable[Stack]:
         convention = "acdc" if self.layout == "acdc" else "mnms2"
-        for (view, phase), (path, _) in self.label_files:
+        for (view, phase), (path, frame) in self.label_files:
             image = study.stack(view, phase)
             if image is None and any(cine[0].view == view for cine in study.cines):
                 raise RVQCError(
@@ -83,10 +98,8 @@ class StudySource:
                 )
             if image is None:
                 continue
-            mask = read_mask(path, view=view, phase=phase, convention=convention)
-            if mask.pixels.shape != image.pixels.shape:
-                sizes = " and ".join(" x ".join(map(str, stack.pixels.shape)) for stack in (mask, image))
-                raise RVQCError(f"{path} has not the shape of its image {image.source} ({sizes}); give the mask of it.")
+            mask = read_mask(path, view=view, phase=phase, convention=convention, frame=frame)
+            _check_shapes(path, mask.pixels.shape, image.source, image.pixels.shape)
             mask = with_indices_of(mask, image)
             if view == "SA" and is_exchanged(mask.pixels):
                 wanted = "1 RV and 3 LV" if convention == "acdc" else "1 LV and 3 RV"
@@ -94,6 +107,12 @@ class StudySource:
                     f"{path} has the myocardium around the RV; its labels should be {wanted}, exchange them."
                 )
             yield mask
+
+
+def _check_shapes(mask: Path, its: tuple[int, ...], image: Path | str, other: tuple[int, ...]) -> None:
+    if its != other:
+        sizes = " and ".join(" x ".join(map(str, shape)) for shape in (its, other))
+        raise RVQCError(f"{mask} has not the shape of its image {image} ({sizes}); give the mask of it.")
 
 
 def _entries(files: dict[Key, Entry]) -> list[tuple[Key, tuple[Path, int | None]]]:
@@ -281,7 +300,8 @@ def _group(folder: Path, name: str, files: dict[Path, Name]) -> StudySource:
             problems.append(f"{kind[key]} and {path.name} both look like {twice}; say SA or LA, ED or ES in names.")
         kind.setdefault(key, path)
     problems += _gaps(folder, name, images, mnms2) if images or not problems else []
-    subject = find_subject(folder, name) if mnms2 else Subject()
+    mnms1 = all(_MNMS1.fullmatch(_stem(path)) for path in files)
+    subject = find_subject(folder, name) if mnms2 else find_subject(folder, name, MNMS1) if mnms1 else Subject()
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
     layout = "mnms2" if mnms2 else "plain" if any(phase for _, phase in images) else "cine"
     return StudySource(name, images, dict(_ordered(labels)), subject.disease, subject.vendor, layout, tuple(problems))

@@ -18,7 +18,7 @@ __all__ = [
     "find_studies", "read_cine", "read_image", "read_mask", "read_study", "source_of", "structure_volumes_ml",
     "write_mask",
 ]  # fmt: skip
-_DEPTH = 3
+_DEPTH = 5
 
 
 def find_studies(folder: str | os.PathLike) -> list[StudySource]:
