@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
@@ -38,7 +39,7 @@ def read_image(path: str | os.PathLike, *, view: str, phase: str, frame: int | N
     Raises
     ------
     RVQCError
-        The file is missing, unreadable, truncated or no image; it has no slice axis, several values a pixel, spacing
+        The file is missing, unreadable, truncated or no image; it has several values a pixel, spacing
         that is not positive, NaN or infinite pixels, one constant value, or only the values of a label map.
     """
     pixels, geometry = _read(path)
@@ -166,7 +167,9 @@ def image_shape(path: str | os.PathLike) -> tuple[int, ...]:
     reader = _itk_reader(path)
     with _readable(path):
         reader.ReadImageInformation()
-    return tuple(reversed(reader.GetSize()))
+    slices = tuple(reversed((*reader.GetSize(), 1)[: max(3, reader.GetDimension())]))
+    count = reader.GetNumberOfComponents()
+    return (count, *slices) if count > 1 and _lists_frames(path) else slices
 
 
 def image_sha256(path: str | os.PathLike) -> str:
@@ -207,18 +210,22 @@ def _openable(path: str | os.PathLike) -> None:
 
 
 def _read_itk(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
-    _check_meta_spacing(path)
-    with _readable(path):
-        image = _itk_reader(path).Execute()
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+    with _readable(path), _with_time(path) as file:
+        image = _itk_reader(file).Execute()
+    several = image.GetNumberOfComponentsPerPixel() > 1
+    if (several and not _lists_frames(path)) or "complex" in image.GetPixelIDTypeAsString():
         raise RVQCError(f"{path} holds colours or several values a pixel; give a greyscale image or a label map.")
-    dimension = image.GetDimension()
-    if dimension < 3:
-        raise RVQCError(f"{path} is two-dimensional; give a stack of slices (one slice is enough, with a slice axis).")
     pixels = sitk.GetArrayFromImage(image)
-    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
-    geometry = Geometry(image.GetOrigin()[:3], image.GetSpacing()[:3], tuple(direction.ravel()))
-    return (pixels[0] if dimension == 4 and len(pixels) == 1 else pixels), geometry
+    pixels = np.moveaxis(pixels, -1, 0) if several else pixels
+    dimension = image.GetDimension()
+    if dimension == 2:
+        pixels = pixels[..., None, :, :]
+    axes = min(dimension, 3)
+    direction = np.eye(3)
+    direction[:axes, :axes] = np.reshape(image.GetDirection(), (dimension, dimension))[:axes, :axes]
+    spacing = (*image.GetSpacing()[:axes], image.GetSpacing()[0])[:3]  # a slice without thickness: its pixels' width
+    geometry = Geometry((*image.GetOrigin()[:axes], 0.0)[:3], spacing, tuple(direction.ravel()))
+    return (pixels[0] if pixels.ndim == 4 and len(pixels) == 1 else pixels), geometry
 
 
 def _itk_reader(path: str | os.PathLike) -> sitk.ImageFileReader:
@@ -239,12 +246,34 @@ def _readable(path: str | os.PathLike) -> Iterator[None]:
         raise RVQCError(f"{path} is truncated, damaged or no image; copy or export it again.") from error
 
 
-def _check_meta_spacing(path: str | os.PathLike) -> None:
-    """ITK turns the negative spacing of a .mha into a flip without a word."""
-    with open(path, "rb") as stream:
-        found = re.search(rb"^ElementSpacing\s*=([^\r\n]*)", stream.read(8192), re.MULTILINE)
-    if found and b"-" in re.sub(rb"[eE]-", b"", found[1]):
+def _lists_frames(path: str | os.PathLike) -> bool:
+    """Whether the values of a pixel are a list, as the frames in a sequence of Slicer's are (.seq.nrrd), and no colours."""
+    return re.search(rb"^kinds:[^\r\n]*\blist\b", _head(path), re.MULTILINE) is not None
+
+
+@contextmanager
+def _with_time(path: str | os.PathLike) -> Iterator[str | os.PathLike]:
+    """The file as ITK takes it: of a .mha whose frames are no time apart, which it refuses, a copy where they are.
+
+    It would turn the negative spacing of a .mha into a flip without a word.
+    """
+    found = re.search(rb"^ElementSpacing\s*=([^\r\n]*)", _head(path), re.MULTILINE)
+    spacing = found[1].split() if found else []
+    if b"-" in re.sub(rb"[eE]-", b"", b" ".join(spacing[:3])):
         raise RVQCError(f"{path} has a negative spacing ({found[1].decode('ascii', 'replace').strip()}); correct it.")
+    if len(spacing) < 4 or spacing[3].strip(b"0."):
+        yield path
+        return
+    content = Path(path).read_bytes()
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "cine.mha"
+        copy.write_bytes(content[: found.start(1)] + b" " + b" ".join([*spacing[:3], b"1"]) + content[found.end(1) :])
+        yield copy
+
+
+def _head(path: str | os.PathLike) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(8192)
 
 
 def _checked(pixels: np.ndarray, path: str | os.PathLike) -> np.ndarray:

@@ -204,8 +204,6 @@ def _stem(path: Path) -> str | None:
 def _size(path: Path) -> tuple[bool, int]:
     """Whether a file is a cine, and its number of slices."""
     shape = image_shape(path)
-    if len(shape) < 3:
-        raise RVQCError(f"{path} is two-dimensional; give a stack of slices (one slice is enough, with a slice axis).")
     return len(shape) > 3, shape[-3]
 
 

@@ -52,12 +52,13 @@ def read_nifti(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
     Returns
     -------
     pixels : (slices, rows, columns), or (frames, slices, rows, columns), in the file's type, scaled where it says so.
-    geometry : with the file's header. The sform counts where it is invertible, else the qform; the spacing is pixdim.
+    geometry : with the file's header. The sform counts where it is invertible, else the qform; the spacing is pixdim
+        (`_spacing`). A two-dimensional file is one slice, as thick as pixdim says, else as its pixels are wide.
 
     Raises
     ------
     RVQCError
-        Truncated, damaged, not NIfTI, two-dimensional, several values a pixel, or no positive spacing.
+        Truncated, damaged, not NIfTI, one row of pixels, several values a pixel, or no positive spacing.
     """
     content = _content(path)
     header = _parse(content, path)
@@ -88,8 +89,10 @@ def nifti_shape(header: np.ndarray, path: str | os.PathLike) -> tuple[int, ...]:
     if not 1 <= count <= 7 or min(header["dim"][1 : count + 1]) < 1:
         raise RVQCError(f"{path} {_DAMAGED}")
     sizes = [int(size) for size in header["dim"][1 : count + 1]]
-    if len(sizes) < 3:
-        raise RVQCError(f"{path} is two-dimensional; give a stack of slices (one slice is enough, with a slice axis).")
+    if len(sizes) < 2:
+        raise RVQCError(f"{path} is a single row of pixels; give an image.")
+    if len(sizes) == 2:
+        sizes.append(1)
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
     if len(sizes) > 4:
@@ -144,31 +147,52 @@ def _parse(content: bytes, path: str | os.PathLike) -> np.ndarray:
 
 
 def _geometry(header: np.ndarray, path: str | os.PathLike) -> Geometry:
-    spacing = header["pixdim"][1:4].astype(np.float64) * _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    columns, lengths, origin = _columns(header)
+    flat, unit = header["dim"][0] == 2, _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    spacing = _spacing(header["pixdim"][1:4].astype(np.float64), lengths) * unit
+    if flat and spacing[2] == 0:
+        spacing[2] = spacing[0]
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         values = " x ".join(f"{value:g}" for value in spacing)
         raise RVQCError(f"{path} has the spacing {values} mm, which must be positive; correct its header (pixdim).")
-    columns, origin = _columns(header)
     if columns is None:
         raise RVQCError(f"{path} has an orientation that does not span space; correct its header (sform or qform).")
-    origin = origin * _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    return Geometry(tuple(origin), tuple(spacing), tuple(columns.ravel()), header.tobytes())
+    origin = origin * unit
+    return Geometry(tuple(origin), tuple(spacing), tuple(columns.ravel()), b"" if flat else header.tobytes())
 
 
-def _columns(header: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Unit columns (LPS) in which the three indices grow, and the origin (LPS); None where the header has none."""
+def _spacing(pixdim: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """pixdim without its sign or, where it says nothing, the lengths of the sform's columns.
+
+    Writers leave 0 or 1 x 1 x 1 where they put the spacing into the sform alone; a single 0 is made good only where the
+    others agree with the sform, which in ACDC is of unit length whatever the spacing is.
+    """
+    spacing = np.abs(pixdim)
+    if lengths is None:
+        return spacing
+    told = (spacing != 0) & (spacing != 1).any()
+    return np.where(told, spacing, lengths) if np.allclose(spacing[told], lengths[told], rtol=0.01) else spacing
+
+
+def _columns(header: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+    """Unit columns (LPS) in which the three indices grow, their lengths in the sform, and the origin (LPS).
+
+    The columns are None where the header has none, the lengths where they are not of the sform.
+    """
     if header["sform_code"] > 0:
         rows = header["srow"].astype(np.float64)
         lengths = np.linalg.norm(rows[:, :3], axis=0)
         if np.isfinite(rows).all() and lengths.min() > 0:
             columns = rows[:, :3] / lengths
             if abs(np.linalg.det(columns)) > 1e-3:
-                return _LPS_RAS @ columns, _LPS_RAS @ rows[:, 3]
+                return _LPS_RAS @ columns, lengths, _LPS_RAS @ rows[:, 3]
     if header["qform_code"] > 0:
         values = np.concatenate([header["quatern"], header["qoffset"]]).astype(np.float64)
         turn = _rotation(values[:3]) * [1, 1, -1 if header["pixdim"][0] < 0 else 1]
-        return (_LPS_RAS @ turn, _LPS_RAS @ values[3:]) if np.isfinite(values).all() else (None, values)
-    return (np.eye(3) if header["sform_code"] <= 0 else None), np.zeros(3)
+        if np.isfinite(values).all():
+            return _LPS_RAS @ turn, None, _LPS_RAS @ values[3:]
+        return None, None, values
+    return (np.eye(3) if header["sform_code"] <= 0 else None), None, np.zeros(3)
 
 
 def _rotation(bcd: np.ndarray) -> np.ndarray:

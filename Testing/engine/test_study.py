@@ -295,6 +295,18 @@ def test_two_mnms2_studies_mixed(tmp_path):
     assert only.name == "002" and "mixes" in only.problems[0]
 
 
+def test_long_axis_files_of_two_dimensions_are_one_slice_each(tmp_path):
+    folder = put_mnms2(tmp_path, "002")
+    for phase in ("ED", "ES"):
+        put(folder / f"002_LA_{phase}.nii.gz", IMAGE[0])
+        put(folder / f"002_LA_{phase}_gt.nii.gz", LABELS[0])
+    loaded = study.read_study(folder, labels=True)
+    assert names(loaded.stacks) == names(loaded.labels) == ["SA_ED", "SA_ES", "LA_ED", "LA_ES"]
+    assert np.array_equal(loaded.stack("LA", "ED").pixels, IMAGE[:1])
+    assert np.array_equal(loaded.label("LA", "ES").pixels, LABELS[:1])
+    assert list(study.source_of(put(tmp_path / "c.mha", IMAGE[0])).images) == [("LA", "ED")]
+
+
 # Plain folders, files, cines, DICOM -----------------------------------------------------------------------------------
 
 
@@ -442,12 +454,10 @@ def test_one_bad_study_does_not_stop_the_search(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "broken.nii.gz").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
-    put(tmp_path / "flat" / "flat.nii.gz", IMAGE[0])
     problems = {source.name: source.problems for source in study.find_studies(tmp_path)}
-    assert list(problems) == ["broken", "empty", "flat", "good"] and problems["good"] == ()
+    assert list(problems) == ["broken", "empty", "good"] and problems["good"] == ()
     assert "not a NIfTI" in problems["broken"][0]
     assert "holds no image" in problems["empty"][0]
-    assert "two-dimensional" in problems["flat"][0]
 
 
 def test_the_same_name_twice(tmp_path):
