@@ -76,7 +76,7 @@ def evaluate(
 
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
     with the standard deviation, for all stacks, every group and every phase; ``unseen_groups`` are those that training
-    never saw, where `data` holds its studies too. With `qc` also how good the QC itself is, on
+    never saw, where `data` holds its studies too; ``failed`` says of every study that cannot be read why it was left out. With `qc` also how good the QC itself is, on
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
 
@@ -85,7 +85,7 @@ def evaluate(
     RVQCError
         `out` lies in `data`, holds something else than an evaluation or cannot be written to; a severity is unknown; `device`
         does not work here; `part` is none that the bundle records or is empty; no stack of a view of the bundle has a true
-        mask; or a study cannot be read.
+        mask; or not one study can be read.
     BundleError
         The bundle cannot be trusted.
     """
@@ -95,9 +95,9 @@ def evaluate(
     device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
     everyone, views = find_studies(data), bundle.description["views"]
-    sources = select_part(everyone, views, part)
-    for source in sources:  # a study that cannot be read is said before the work, not hours after
-        source.load(labels=True)
+    sources, failed = _readable(select_part(everyone, views, part), data)
+    for study, reason in failed.items() if report is not None else ():  # before the work, not hours after
+        report({"event": "warning", "message": f"{study} is left out: {reason}"})
     check_labelled(sources, bundle, data)
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
@@ -114,6 +114,7 @@ def evaluate(
         "data": Path(data).name,
         "part": part,
         "seed": seed,
+        "failed": failed,
         "unseen_groups": [g for g in unseen_groups(everyone, views) if g in {row["group"] for row in rows}],
     }
     if qc:
@@ -136,6 +137,23 @@ def check_labelled(sources: Sequence[StudySource], bundle: Bundle, data: str | P
     """Raise RVQCError where no stack of the studies, out of `data`, has a true mask and is of a view of the bundle."""
     if not any(view in bundle.views for source in sources for view, _ in source.images.keys() & source.labels.keys()):
         raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
+
+
+def _readable(sources: Sequence[StudySource], data: str | Path) -> tuple[list[StudySource], dict[str, str]]:
+    """The studies that can be read, and by the name of every other one the reason; what holds no image is passed over."""
+    read, failed = [], {}
+    for source in sources:
+        if not source.layout:
+            continue
+        try:
+            source.load(labels=True)
+            read.append(source)
+        except RVQCError as error:
+            failed[source.name] = str(error)
+    if not read:
+        first = next(iter(failed.values()), "")
+        raise RVQCError(f"Not one study in {data} can be read with its true masks. {first}".strip())
+    return read, failed
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,16 @@ __all__ = [
     "write_mask",
 ]  # fmt: skip
 _DEPTH = 5
+_NO_STUDIES = (".", "__MACOSX")
+"""How the names of hidden files begin, and of the folder that macOS adds to its zip archives."""
 
 
 def find_studies(folder: str | os.PathLike) -> list[StudySource]:
     """The studies in a folder, sorted by name; nothing but headers is read.
 
     Every subfolder with images is a study, every group of files in the folder itself that share a name is one. A study
-    that cannot be read is listed with its `problems`, so that one bad study does not stop a cohort.
+    that cannot be read is listed with its `problems`, so that one bad study does not stop a cohort; so is a folder that
+    holds no image, unless a study has its name.
 
     Raises
     ------
@@ -38,13 +41,14 @@ def find_studies(folder: str | os.PathLike) -> list[StudySource]:
     found = _search(_readable(folder), _DEPTH)
     if not any(source.layout for source in found):
         raise RVQCError(f"{folder} holds no study; give a folder with images ({', '.join(SUFFIXES)} or DICOM).")
-    times = Counter(source.name for source in found)
+    times = Counter(source.name for source in found if source.layout)
     doubt = "is the name of {} studies in {}; give every study a name of its own."
     found = [
         s
-        if times[s.name] == 1
+        if times[s.name] < 2
         else replace(s, problems=(*s.problems, f"{s.name} {doubt.format(times[s.name], folder)}"))
         for s in found
+        if s.layout or not times[s.name]
     ]
     return sorted(found, key=lambda source: source.name)
 
@@ -94,7 +98,7 @@ def _readable(folder: Path) -> Path:
 
 def _search(folder: Path, depth: int) -> list[StudySource]:
     found = in_folder(folder)
-    for sub in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+    for sub in sorted(path for path in folder.iterdir() if not path.name.startswith(_NO_STUDIES)):
         if sub.is_dir():
             found += _study_folder(sub, depth)
         elif not sub.name.lower().endswith(SUFFIXES) and (said := link_to_nothing(sub)):  # those of images are told

@@ -212,15 +212,26 @@ def test_what_no_command_can_work_with_is_said_before_the_work(
     assert stop.value.code == BAD_INPUT and said in capsys.readouterr().err
 
 
-def test_a_bad_mask_is_met_before_the_evaluation_and_not_in_the_midst_of_it(
+def test_a_bad_mask_is_met_before_the_evaluation_and_costs_no_other_study(
     data: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(data / "001", data / "000")
     spoilt = data / "001" / "001_SA_ES_gt.nii.gz"
-    spoilt.write_bytes(spoilt.read_bytes()[:200])
-    assert main(["evaluate", str(data), "--bundle", str(tiny_bundle), "-o", str(tmp_path / "e")]) == BAD_INPUT
+    whole = spoilt.read_bytes()
+    spoilt.write_bytes(whole[:200])
+    command = ["evaluate", str(data), "--bundle", str(tiny_bundle), "--device", "cpu", "-o", str(tmp_path / "e")]
+    assert main(command) == BAD_INPUT
     said = capsys.readouterr().err
-    assert str(spoilt) in said and '"done"' not in said and not (tmp_path / "e").exists()
+    assert f"Not one study in {data} can be read with its true masks. {spoilt}" in said
+    assert '"done"' not in said and not (tmp_path / "e").exists()
+    shutil.copytree(data / "001", data / "000")
+    (data / "000" / spoilt.name).write_bytes(whole)
+    (data / "empty").mkdir()
+    assert main(command) == DONE
+    shown = capsys.readouterr()
+    assert "001 is left out: " in shown.err.splitlines()[0] and "\n001 was left out: " in shown.out
+    summary = json.loads((tmp_path / "e" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["n_studies"] == 1 and list(summary["failed"]) == ["001"]
+    assert str(spoilt) in summary["failed"]["001"]
 
 
 def test_what_holds_no_review_is_no_log_of_reviews(

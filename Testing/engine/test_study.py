@@ -466,6 +466,16 @@ def test_the_same_name_twice(tmp_path):
     assert all("name of 2 studies" in source.problems[0] for source in study.find_studies(tmp_path))
 
 
+def test_what_holds_no_image_takes_no_study_its_name(tmp_path):
+    put(tmp_path / "data" / "001" / "x_SA_ED.nii.gz")
+    for folder in ("__MACOSX/data/001", "__MACOSX/002", "notes/001"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "._001_SA_ED.nii.gz").write_bytes(b"of macOS")
+    (found,) = study.find_studies(tmp_path)
+    assert (found.name, found.problems) == ("001", ())
+    assert study.read_study(tmp_path).name == "001"
+
+
 def test_nothing_to_find(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()

@@ -76,5 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for level in ("stack", "slice") if args.qc else ():
             said = {k: v for k, v in summary["qc"][level]["combined"].items() if isinstance(v, float)}
             say(f"QC per {level}: " + (", ".join(f"{k} {v:.3f}" for k, v in said.items()) or "not calibrated"))
+        for study, reason in summary["failed"].items():
+            say(f"{study} was left out: {reason}")
         say(f"{summary['n_stacks']} stacks; tables and page in {args.output}")
     return summary
