@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import defaultdict
@@ -15,6 +16,8 @@ from RVQCLib.images import SUFFIXES, image_shape, is_exchanged, labelled_frames,
 from RVQCLib.names import Name, not_utf8, other_view, read_name, shown
 from RVQCLib.stack import PHASES, VIEWS, Stack, Study, with_indices_of
 from RVQCLib.subjects import MNMS1, Subject, find_subject
+
+log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 Entry = Path | tuple[Path, int]
@@ -185,8 +188,10 @@ def one_file(path: Path) -> StudySource:
 def mixed(folder: Path, studies: list[StudySource]) -> StudySource:
     """What stands for a folder that should hold one study and holds several."""
     names = ", ".join(study.name for study in studies[:4]) + (", …" if len(studies) > 4 else "")
-    problem = f"{folder} mixes the files of {len(studies)} studies ({names}); give every study a folder of its own."
-    return StudySource(_name(folder), problems=(problem,))
+    problem = f"{folder} mixes the files of {len(studies)} studies ({names}); give every study a folder of its own"
+    if not any(study.images and study.labels for study in studies):
+        problem += ", and true masks beside their images, named like them with _gt, _mask, _label or _seg at the end"
+    return StudySource(_name(folder), problems=(f"{problem}.",))
 
 
 def _name(folder: Path) -> str:
@@ -272,9 +277,13 @@ def _unknown_view(path: Path, words: str) -> str:
 
 
 def _plain(folder: Path, images: list[Path]) -> list[StudySource]:
-    """Files grouped by what their names say beside view and phase."""
+    """Files grouped by what their names say beside view and phase; without those of other views, where there are others."""
     groups: dict[str, dict[Path, Name]] = defaultdict(dict)
-    for path in images:
+    known = [path for path in images if not other_view(_stem(path))]
+    if known and len(known) < len(images):
+        left = ", ".join(shown(path.name) for path in images if path not in known)
+        log.warning("Of %s these are left out, as they are named as other views: %s.", shown(folder), left)
+    for path in known or images:
         name = read_name(_stem(path))
         groups[name.study][path] = name
     # A name that says nothing but view and phase belongs to the folder's study.
@@ -297,7 +306,7 @@ def _group(folder: Path, name: str, files: dict[Path, Name]) -> StudySource:
             twice = "_".join(filter(None, key))
             problems.append(f"{kind[key]} and {path.name} both look like {twice}; say SA or LA, ED or ES in names.")
         kind.setdefault(key, path)
-    problems += _gaps(folder, name, images, mnms2) if images or not problems else []
+    problems += _gaps(folder, name, images, labels, mnms2) if images or not problems else []
     mnms1 = all(_MNMS1.fullmatch(_stem(path)) for path in files)
     subject = find_subject(folder, name) if mnms2 else find_subject(folder, name, MNMS1) if mnms1 else Subject()
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
@@ -310,17 +319,20 @@ def _ordered(files: dict[Key, Path]) -> list[tuple[Key, Path]]:
     return [(key, files[key]) for key in keys if key in files]
 
 
-def _gaps(folder: Path, name: str, images: dict[Key, Path], mnms2: bool) -> list[str]:
-    """Views that lack a phase: ED always, ES where the layout promises it; a cine makes up for both."""
+def _gaps(folder: Path, name: str, images: dict[Key, Path], labels: dict[Key, Path], mnms2: bool) -> list[str]:
+    """Views that lack the image of a true mask or, as M&Ms-2 has all views at the same phases, of another view's phase.
+
+    A cine makes up for all.
+    """
     problems = [] if images else [f"{folder} holds no image of {name}; add it."]
     for view in VIEWS:
         has = {phase for phase in (*PHASES, "") if (view, phase) in images}
-        needed = PHASES if mnms2 else ("ED",)
+        told = {phase for of, phase in labels if of == view} | {phase for _, phase in images if mnms2}
         if has and "" not in has:
             problems += [
                 f"{folder / f'{name}_{view}_{phase}.nii.gz'} is missing, the {phase} image of view {view}; add it."
-                for phase in needed
-                if phase not in has
+                for phase in PHASES
+                if phase in told - has
             ]
     return problems
 

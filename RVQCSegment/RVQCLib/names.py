@@ -16,7 +16,7 @@ _WORDS = {
             ("la", "lax", "longaxis", "4ch", "4chmb", "4chamber", "fourch", "fourchmb", "fourchamber"), "LA"
         ),
     },
-    "phase": {"ed": "ED", "es": "ES"},
+    "phase": {"ed": "ED", "es": "ES", "diastole": "ED", "systole": "ES"},
     "label": dict.fromkeys(("gt", "mask", "label", "labels", "seg"), "label"),
     "cine": dict.fromkeys(("cine", "4d"), "cine"),
 }

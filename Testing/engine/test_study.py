@@ -350,6 +350,8 @@ def test_a_flat_folder_holds_a_study_a_name(tmp_path):
         ("four chamber long axis", " LA "),
         ("p4ch_x", "p4ch_x  "),
         ("shortaxisx_fourchambers", "shortaxisx_fourchambers  "),
+        ("A0S001_diastole", "A0S001  ED"),
+        ("sa-Systole", " SA ES"),
         ("SA_Anna_LA", "Anna  "),
         ("Ed_SA_ES", " SA "),
         ("Jose\u0301_SA_ED", "Jos\u00e9 SA ED"),
@@ -387,15 +389,51 @@ def test_a_folder_around_one_study_is_that_study(tmp_path):
     assert study.read_study(tmp_path).name == "patient001"
 
 
-def test_es_without_ed(tmp_path):
-    put(tmp_path / "a" / "a_SA_ES.nii.gz")
-    refused(r"a_SA_ED\.nii\.gz is missing, the ED image of view SA", study.read_study, tmp_path / "a")
-    assert names(study.read_study(tmp_path / "a" / "a_SA_ES.nii.gz").stacks) == ["SA_ES"]
+@pytest.mark.parametrize("name", ["a", "002"])
+@pytest.mark.parametrize("phase", ["ED", "ES"])
+def test_one_phase_is_a_study(tmp_path, name, phase):
+    file = put(tmp_path / name / f"{name}_SA_{phase}.nii.gz")
+    put(tmp_path / name / f"{name}_SA_{phase}_gt.nii.gz", LABELS)
+    for path in (file, file.parent):
+        assert names(study.read_study(path).stacks) == [f"SA_{phase}"]
+    assert names(study.read_study(file.parent, labels=True).labels) == [f"SA_{phase}"]
+
+
+def test_a_phase_that_the_other_view_of_mnms2_has_is_missed(tmp_path):
+    for stem in ("SA_ED", "SA_ES", "LA_ED"):
+        put(tmp_path / "002" / f"002_{stem}.nii.gz")
+    refused(r"002_LA_ES\.nii\.gz is missing, the ES image of view LA", study.read_study, tmp_path / "002")
 
 
 def test_masks_without_their_image(tmp_path):
     put(tmp_path / "a" / "a_SA_ED_gt.nii.gz", LABELS)
     refused("holds no image of a", study.read_study, tmp_path / "a")
+    put(tmp_path / "a" / "a_SA_ES.nii.gz")
+    refused(r"a_SA_ED\.nii\.gz is missing, the ED image of view SA", study.read_study, tmp_path / "a")
+
+
+def test_true_masks_in_a_folder_of_their_own(tmp_path):
+    for folder in ("images", "labels"):
+        for name in ("a", "b"):
+            put(tmp_path / folder / f"{name}_SA_ED.nii.gz")
+    for found in study.find_studies(tmp_path):
+        assert found.problems[0].endswith(
+            "mixes the files of 2 studies (a, b); give every study a folder of its own, and true masks beside their images, "
+            "named like them with _gt, _mask, _label or _seg at the end."
+        )
+    put(tmp_path / "images" / "a_SA_ED_gt.nii.gz", LABELS)
+    assert "true masks" not in refused("mixes the files", study.read_study, tmp_path / "images")
+
+
+def test_other_views_beside_a_study_are_left_out(tmp_path, caplog):
+    for stem in ("sa_ED", "sa_ES", "la_4ch_ED", "la_2ch_ED", "la_3ch_ES", "seg_la_2ch_ED"):
+        put(tmp_path / "1000" / f"{stem}.nii.gz", IMAGE[:1] if "la" in stem else IMAGE)
+    (source,) = study.find_studies(tmp_path)
+    assert list(source.images) == [("SA", "ED"), ("SA", "ES"), ("LA", "ED")] and not (source.labels or source.problems)
+    assert caplog.messages == [
+        f"Of {tmp_path / '1000'} these are left out, as they are named as other views: "
+        "la_2ch_ED.nii.gz, la_3ch_ES.nii.gz, seg_la_2ch_ED.nii.gz."
+    ]
 
 
 def latin1(path: Path, name: str) -> Path:
