@@ -225,9 +225,10 @@ def _values(dice: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
 
 
-def _cells(measures: Mapping[str, Mapping[str, float]]) -> str:
-    words = []
-    for key, _, digits in _MEASURES:
+def _cells(measures: Mapping[str, Mapping[str, float]] | None) -> str:
+    """Of a structure that was not measured, dashes."""
+    words = [] if measures else ["–"] * len(_MEASURES)
+    for key, _, digits in _MEASURES if measures else ():
         m = {name: f"{value:.{digits}f}" for name, value in measures[key].items()}
         words.append(f"{m['mean']} ± {m['sd']} [{m['low']}, {m['high']}]")
     return " | ".join(words)

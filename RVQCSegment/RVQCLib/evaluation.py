@@ -76,7 +76,8 @@ def evaluate(
 
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
     with the standard deviation, for all stacks, every group and every phase; ``unseen_groups`` are those that training
-    never saw, where `data` holds its studies too; ``failed`` says of every study that cannot be read why it was left out. With `qc` also how good the QC itself is, on
+    never saw, where `data` holds its studies too; ``failed`` says of every study that cannot be read why it was left out. A
+    structure that no true mask has is not measured: it is None, and ``absent`` says so. With `qc` also how good the QC itself is, on
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
 
@@ -95,19 +96,25 @@ def evaluate(
     device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
     everyone, views = find_studies(data), bundle.description["views"]
-    sources, failed = _readable(select_part(everyone, views, part), data)
+    sources, failed, labels = _readable(select_part(everyone, views, part), data)
+    check_labelled(sources, bundle, data)
+    absent = _absent(labels, sources, data)
+    if qc and "RV" in absent:
+        raise RVQCError(f"--qc tells how well an RV is judged, but in {data} {absent['RV']}; leave --qc out.")
     for study, reason in failed.items() if report is not None else ():  # before the work, not hours after
         report({"event": "warning", "message": f"{study} is left out: {reason}"})
-    check_labelled(sources, bundle, data)
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged, failures = QCRows(), list[Failure]()
     for number, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
         rows += found.rows
         judged.extend(found.judged)
-        failures = worst([*failures, *found.failures])
+        failures = [] if "RV" in absent else worst([*failures, *found.failures])
         if report is not None:
             report({"event": "evaluate", "study": source.name, "done": number, "total": len(sources)})
+    unmeasured = {f"{structure}_{measure}" for structure in absent for measure in MEASURES}
+    for row in (*rows, *judged.stacks):
+        row.update(dict.fromkeys(unmeasured & row.keys()))
     summary = summarize(rows, seed=seed)
     summary |= {
         "bundle": {"name": bundle.name, "hash": bundle.hash},
@@ -115,6 +122,7 @@ def evaluate(
         "part": part,
         "seed": seed,
         "failed": failed,
+        "absent": absent,
         "unseen_groups": [g for g in unseen_groups(everyone, views) if g in {row["group"] for row in rows}],
     }
     if qc:
@@ -139,21 +147,40 @@ def check_labelled(sources: Sequence[StudySource], bundle: Bundle, data: str | P
         raise RVQCError(f"No stack in {data} has a true mask; give labelled studies.")
 
 
-def _readable(sources: Sequence[StudySource], data: str | Path) -> tuple[list[StudySource], dict[str, str]]:
-    """The studies that can be read, and by the name of every other one the reason; what holds no image is passed over."""
-    read, failed = [], {}
+def _readable(sources: Sequence[StudySource], data: str | Path) -> tuple[list[StudySource], dict[str, str], set[int]]:
+    """The studies that can be read, by the name of every other one the reason, and the labels that the true masks hold.
+
+    What holds no image is passed over.
+    """
+    read, failed, labels = [], {}, set[int]()
     for source in sources:
         if not source.layout:
             continue
         try:
-            source.load(labels=True)
-            read.append(source)
+            masks = source.load(labels=True).labels
         except RVQCError as error:
             failed[source.name] = str(error)
+        else:
+            read.append(source)
+            labels.update(*(np.unique(mask.pixels).tolist() for mask in masks))
     if not read:
         first = next(iter(failed.values()), "")
         raise RVQCError(f"Not one study in {data} can be read with its true masks. {first}".strip())
-    return read, failed
+    return read, failed, labels
+
+
+def _absent(labels: set[int], sources: Sequence[StudySource], data: str | Path) -> dict[str, str]:
+    """What is to be said of every structure that no true mask has, whose Dice of 0 would be no fault of a found mask.
+
+    A lone label 1 is refused where the layout does not tell what it is.
+    """
+    if labels - {0} == {LABELS["LV"]} and not any(source.layout == "acdc" for source in sources):
+        raise RVQCError(
+            f"The true masks in {data} hold no label but 1, which is the LV for M&Ms and the RV for ACDC, so say which it is: "
+            "store an RV as 3, or an LV with its myocardium as 2."
+        )
+    there = labels or set(LABELS.values())  # without any mask nothing is to be said of structures
+    return {s: f"no true mask has an {s}" for s in STRUCTURES if LABELS[s] not in there}
 
 
 @dataclass(frozen=True)
@@ -228,12 +255,15 @@ def summarize(rows: Sequence[dict[str, Any]], *, seed: int, resamples: int = 100
 
 
 def _structures(rows: Sequence[dict[str, Any]], seed: int, resamples: int) -> dict[str, Any]:
+    """Mean and interval of every measure of a structure; None for one that was not measured."""
     patients = [row["study"] for row in rows]
     return {
         structure: {
             measure: interval([row[f"{structure}_{measure}"] for row in rows], patients, seed=seed, resamples=resamples)
             for measure in MEASURES
         }
+        if rows[0][f"{structure}_dice"] is not None
+        else None
         for structure in STRUCTURES
     }
 

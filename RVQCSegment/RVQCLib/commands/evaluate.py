@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from RVQCLib.commands.common import (
@@ -64,10 +65,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         report=Progress(),
     )
     if not args.json:
-        for structure, measures in summary["structures"].items():
-            words = ", ".join(f"{k} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in measures.items())
-            say(f"{structure}: {words}")
-        for group in summary["unseen_groups"]:
+        for line in _structures(summary):
+            say(line)
+        for group in summary["unseen_groups"] if "RV" not in summary["absent"] else ():
             found = summary["groups"][f"group {group}"]
             rv = found["RV"]["dice"]
             say(
@@ -80,3 +80,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             say(f"{study} was left out: {reason}")
         say(f"{summary['n_stacks']} stacks; tables and page in {args.output}")
     return summary
+
+
+def _structures(summary: dict[str, Any]) -> Iterator[str]:
+    """A line a structure, and of each view where there are two, as a mean over both would be of neither."""
+    from RVQCLib.stack import VIEWS
+
+    groups = summary["groups"]
+    views = {f" {view}": groups[f"view {view}"] for view in VIEWS if f"view {view}" in groups}
+    for view, found in views.items() if len(views) > 1 else [("", summary["structures"])]:
+        for structure in (name for name in summary["structures"] if name not in summary["absent"]):
+            words = (f"{k} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in found[structure].items())
+            yield f"{structure}{view}: {', '.join(words)}"
+    for structure, reason in summary["absent"].items():
+        yield f"{structure}: {reason}"

@@ -1,0 +1,70 @@
+"""evaluation.py: what is measured where true masks lack a structure, and what is printed of two views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import schematic_study
+
+from RVQCLib.bundle import load_bundle
+from RVQCLib.card import card, read_evaluation
+from RVQCLib.cli import BAD_INPUT, DONE, main
+from RVQCLib.files import read_json
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+def put(folder: Path, stored: Iterable[int], *, views: tuple[str, ...] = ("SA",)) -> Path:
+    """A folder with one study whose true masks have `stored` in place of 0 and LV, MYO and RV."""
+    study = schematic_study("001", 1, views=views)
+    (folder / "001").mkdir(parents=True)
+    for stack, ending in [*((s, "") for s in study.stacks), *((s, "_gt") for s in study.labels)]:
+        image = sitk.GetImageFromArray(np.array([*stored], np.uint8)[stack.pixels] if ending else stack.pixels)
+        image.SetSpacing(stack.geometry.spacing)
+        sitk.WriteImage(image, str(folder / "001" / f"001_{stack.name}{ending}.nii.gz"))
+    return folder
+
+
+def evaluate(data: Path, bundle: Path, out: Path, *options: str) -> int:
+    return main(["evaluate", str(data), "--bundle", str(bundle), "-o", str(out), "--device", "cpu", *options])
+
+
+def test_what_no_true_mask_has_is_not_measured(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = put(tmp_path / "data", (0, 1, 2, 0)), tmp_path / "e"
+    assert evaluate(data, tiny_bundle, out) == DONE
+    said = capsys.readouterr().out.splitlines()
+    assert [line[:9] for line in said[:2]] == ["LV: dice ", "MYO: dice"] and said[2] == "RV: no true mask has an RV"
+    summary = read_json(out / "summary.json")
+    assert summary["structures"]["RV"] is summary["groups"]["view SA"]["RV"] is None and summary["worst"] == []
+    assert summary["structures"]["LV"]["dice"]["mean"] >= 0 and summary["absent"] == {"RV": "no true mask has an RV"}
+    header, first, *_ = (out / "stacks.csv").read_text(encoding="utf-8").splitlines()
+    assert dict(zip(header.split(","), first.split(","), strict=True))["RV_dice"] == ""
+    assert "no true mask has an RV" in (out / "evaluation.html").read_text(encoding="utf-8")
+    bundle = load_bundle(tiny_bundle)
+    assert "| – | – | – |" in card(bundle, [read_evaluation(bundle, out)])
+    assert evaluate(data, tiny_bundle, tmp_path / "qc", "--qc") == BAD_INPUT
+    assert f"in {data} no true mask has an RV; leave --qc out" in capsys.readouterr().err
+
+
+def test_a_lone_label_1_is_asked_for_its_structure(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = put(tmp_path / "data", (0, 0, 0, 1))
+    assert evaluate(data, tiny_bundle, tmp_path / "e") == BAD_INPUT
+    assert f"The true masks in {data} hold no label but 1, which is the LV for M&Ms" in capsys.readouterr().err
+
+
+def test_each_of_two_views_is_told(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = put(tmp_path / "data", range(4), views=("SA", "LA"))
+    assert evaluate(data, tiny_bundle, tmp_path / "e") == DONE
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said[:6]] == ["RV SA", "LV SA", "MYO SA", "RV LA", "LV LA", "MYO LA"]
+    groups = read_json(tmp_path / "e" / "summary.json")["groups"]
+    for view, line in (("SA", said[0]), ("LA", said[3])):
+        assert f"dice {groups[f'view {view}']['RV']['dice']['mean']:.3f} [" in line
