@@ -5,7 +5,7 @@ are refined on without their labels, which are read only to judge. Every run is 
 patients it was refined on (flagged, not flagged) and on other untouched patients without a shift.
 
 Sizes: the defaults are 6 shifts, 3 seeds, 6 patients of one shift, 6 untouched, 3 epochs of 50 steps of 8 slices a candidate,
-the light shipped bundle. A run takes about five minutes of an idle core, a seed with all shifts and modes about two hours.
+the light shipped bundle. A run takes about seven minutes of an idle core that computes in bfloat16, a seed with all shifts and modes about two hours.
 Rows are appended as they come, so ordered that a part of them is a table already; the same call goes on.
 
     python Testing/refinement_benchmark.py ACDC/training --out refinement_benchmark.json --table Docs/refinement_table.md
