@@ -27,7 +27,7 @@ class Comparison:
     proposed: int
     failed: int
     changed: int
-    supervised: bool
+    labelled: bool
     calibration: str
     stopped_because: str
 
@@ -41,7 +41,7 @@ class Comparison:
             found.append("The guard fell: on what the guard measures the new bundle is worse than the old one.")
         if self.flagged_after > self.flagged_before:
             found.append("More studies are flagged than before.")
-        if not self.supervised:
+        if not self.labelled:
             found.append("No labelled studies were used, so no measured Dice stands behind the new bundle.")
         return tuple(found)
 
@@ -73,7 +73,7 @@ def _comparison(name: str, result: Mapping[str, Any]) -> Comparison:
         proposed=sum(study["accepted"] for study in studies),
         failed=len(result["failed"]),
         changed=len(result["changed"]),
-        supervised=result["supervised"],
+        labelled=bool(result["labelled"]["guard"]),
         calibration=result["calibration"],
         stopped_because=result["stopped_because"],
     )

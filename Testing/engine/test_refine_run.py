@@ -287,7 +287,7 @@ def result_of(run: RunFolder, **changes: Any) -> None:
     studies = [{"study": n, "flagged_before": True, "flagged_after": n != "c", "accepted": n == "b"} for n in "abc"]
     guard = {"before": 0.80, "after": 0.79, "of": "Dice of the RV on labelled stacks"}
     content = {"studies": studies, "guard": guard, "parent": {"name": "old"}, "failed": [], "changed": ["x"]}
-    content |= {"supervised": True, "calibration": "made anew", "stopped_because": "plateau", "views": {}}
+    content |= {"labelled": {"guard": ["g"]}, "calibration": "made anew", "stopped_because": "plateau", "views": {}}
     write_json(run.out / "refinement.json", content | changes)
 
 
@@ -299,7 +299,7 @@ def test_the_comparison_has_flags_and_guard_and_says_what_should_make_one_hesita
     assert (found.flagged_before, found.flagged_after, found.proposed) == (3, 2, 1)
     assert (found.guard_before, found.guard_after, found.name, found.parent) == (0.80, 0.79, "new", "old")
     assert found.warnings == ("The guard fell: on what the guard measures the new bundle is worse than the old one.",)
-    result_of(run, changed=[], supervised=False, guard={"before": None, "after": None, "of": "agreement"})
+    result_of(run, changed=[], labelled={"guard": []}, guard={"before": None, "after": None, "of": "agreement"})
     assert [w.split()[0] for w in compare(run).warnings] == ["Nothing", "No"]
     write_json(run.out / "refinement.json", {"views": {}})
     with pytest.raises(RVQCError, match="lacks or garbles 'studies'"):
