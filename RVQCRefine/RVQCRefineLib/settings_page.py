@@ -35,7 +35,7 @@ _NUMBERS = {
         DEFAULT.batch,
         2,
         256,
-        "An even number; half of them labelled, where there are labelled ones",
+        "An even number; where there are labelled ones, all are labelled in guarded, half of them in paper",
     ),
     "seed": ("Seed:", DEFAULT.seed, 0, 999999, "Of everything that is drawn; the same seed gives the same bundle"),
 }

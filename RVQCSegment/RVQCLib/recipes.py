@@ -65,7 +65,8 @@ class RefinementConfig:
     steps
         The steps of an epoch; without labels, and in the baselines, fewer where the flagged slices have all been seen.
     batch
-        Slices of a step over all processes; half of them labelled where there are labelled ones.
+        Slices of a step over all processes. Where there are labelled ones to learn from, half of them are labelled, and in
+        ``guarded`` all, as long as flagged ones weigh nothing (`alpha`).
     average
         Decay of the slow-moving copy of the weights (``guarded``), once it has seen many steps.
     alpha
