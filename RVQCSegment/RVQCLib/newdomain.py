@@ -66,9 +66,9 @@ class NewDomain:
         for number, source in enumerate(self.sources, start=1):
             if self.crew.led(partial(self._begin, source, bundle), self.device):
                 self._before[source.name] = read_json(self._written(source))
-                self._tell(source.name, "before", number)
             else:
                 self.failed.setdefault(source.name, f"{source.name} was left out by the process that leads.")
+            self._tell(source.name, "before", number)
 
     def _begin(self, source: StudySource, bundle: Bundle) -> bool:
         """Whether the masks of a study with the bundle as it is are there, from now or from an earlier run."""
@@ -162,7 +162,9 @@ class NewDomain:
         if self.crew.leads:
             self.report({"event": "left out", "study": study, "moment": moment, "message": reason})
 
-    def _tell(self, study: str, moment: str, done: int) -> None:
+    def _tell(self, study: str, moment: str, number: int) -> None:
+        """Report that a study is done, the `number`-th of those of before or after; for after, those left out before are done too."""
+        done = number if moment == "before" else number + len(self.sources) - len(self._before)
         event = {"event": "segment", "study": study, "moment": moment, "done": done, "total": len(self.sources)}
         if self.crew.leads:
             self.report(event)

@@ -49,6 +49,8 @@ def test_two_corrupt_studies_are_named_and_a_resume_finishes(refine: Callable, s
     assert [entry["study"] for entry in answer["studies"]] == [NAMES[0], *NAMES[3:]]
     told = [event for event in refine.events if event["event"] == "left out"]
     assert [event["study"] for event in told] == NAMES[1:3] and all(event["message"] for event in told)
+    counted = [(event["moment"], event["done"]) for event in refine.events if event["event"] == "segment"]
+    assert counted == [*(("before", done) for done in range(1, 6)), *(("after", done) for done in (3, 4, 5))]
     for image, content in whole.items():
         image.write_bytes(content)
     answer = refine()
