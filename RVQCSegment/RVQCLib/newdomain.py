@@ -98,15 +98,13 @@ class NewDomain:
         return {stack["image"]["sha256"] for content in self._before.values() for stack in content["stacks"]} - {""}
 
     def flagged(self, view: str, config: RefinementConfig) -> list[tuple[str, str]]:
-        """(study, phase) of every stack of the view that is to be learnt from, most of them at most, drawn by the seed."""
-        found = [
+        """(study, phase) of every stack of the view that asks for refinement."""
+        return [
             (study, stack["phase"])
             for study, content in sorted(self._before.items())
             for stack in content["stacks"]
             if stack["view"] == view and is_flagged(stack, config.recipe.doubted)
         ]
-        keep = np.random.default_rng(config.seed).permutation(len(found))[: config.most_stacks]
-        return [found[k] for k in sorted(keep.tolist())]
 
     def load(self, chosen: Sequence[tuple[str, str]], view: str, models: ViewModels, source_size: int) -> list[Flagged]:
         """The stacks `chosen`, ready to learn from. Those of a study that is gone by now are left out, and it is in `failed`."""
@@ -168,6 +166,12 @@ class NewDomain:
         event = {"event": "segment", "study": study, "moment": moment, "done": done, "total": len(self.sources)}
         if self.crew.leads:
             self.report(event)
+
+
+def drawn(flagged: Sequence[tuple[str, str]], config: RefinementConfig) -> list[tuple[str, str]]:
+    """Those that are learnt from: `most_stacks` at most, drawn by the seed."""
+    keep = np.random.default_rng(config.seed).permutation(len(flagged))[: config.most_stacks]
+    return [flagged[k] for k in sorted(keep.tolist())]
 
 
 def _check_left(written: Path, source: StudySource) -> None:

@@ -27,7 +27,7 @@ from RVQCLib.inference import choose_device
 from RVQCLib.labelled import has_labels, labelled_parts, tell_doubles
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.material import gather, source_size
-from RVQCLib.newdomain import NewDomain
+from RVQCLib.newdomain import NewDomain, drawn
 from RVQCLib.recipes import RECIPES, Recipe, RefinementConfig
 from RVQCLib.stack import STRUCTURES
 from RVQCLib.study import StudySource, find_studies
@@ -201,15 +201,15 @@ def _claim(work: Path, content: dict[str, Any], resume: bool) -> None:
 def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
     """Refine all candidates of one view; what comes of it is noted in the job."""
     config = job.config
-    chosen = domain.flagged(view, config)
-    idle = {"flagged_stacks": len(chosen), "candidates": []}
-    if reason := _without_lessons(job, view) if chosen else "no stack is flagged":
+    found = domain.flagged(view, config)
+    idle = {"flagged_stacks": len(found), "candidates": []}
+    if reason := _without_lessons(job, view) if found else "no stack is flagged":
         job.views[view] = {**idle, "stopped_because": reason}
         return
     parent = job.bundle.models(view, job.device)
     models = replace(parent.latest, refined=None)
     source = source_size(job.bundle.description["views"][view], config)
-    flagged = domain.load(chosen, view, models, source)
+    flagged = domain.load(drawn(found, config), view, models, source)
     if not flagged:
         job.views[view] = {**idle, "stopped_because": "no flagged stack can be read any more"}
         return
@@ -232,13 +232,15 @@ def _refine_view(job: _Job, domain: NewDomain, view: str) -> None:
         voters = [_replaced(all_, number, own) for all_, own in zip(voters, one.probabilities, strict=True)]
         _tell_candidate(job, view, number, count, one)
     _judge_pool(job, view, parent, refined, material.domain)
-    job.views[view] |= {"flagged_stacks": len(chosen), "reconstruction": teacher}
+    job.views[view] |= {"flagged_stacks": len(found), "reconstruction": teacher}
 
 
 def _without_lessons(job: _Job, view: str) -> str:
     """Why a view stays as it is, whatever its stacks are like, or an empty string."""
-    if job.config.recipe.teacher == "none" or job.config.epochs == 0:
+    if job.config.recipe.teacher == "none":
         return "the mode is none"
+    if job.config.epochs == 0:
+        return "no epoch was asked for"
     if job.parts["train"] and not has_labels(job.parts, view):
         return f"no labelled {view} stack teaches, or fewer than two guard"
     return ""

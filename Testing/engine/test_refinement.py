@@ -181,13 +181,16 @@ def test_every_study_has_its_masks_before_and_after_and_the_decision(guarded: An
 
 
 def test_none_changes_no_network_and_says_so(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
-    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, mode="none"))
+    result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, mode="none", most_stacks=1))
+    assert result["views"]["SA"]["flagged_stacks"] == 4  # though one would be learnt from
     assert hashes(tmp_path / "new") == hashes(parent) and result["changed"] == []
     assert "the mode is none" in result["stopped_because"] and result["calibration"].startswith("the parent's")
     new, old = (load_bundle(p).description["views"]["SA"]["calibration"] for p in (tmp_path / "new", parent))
     assert new == old and not any(study["accepted"] for study in result["studies"])
     home = tmp_path / "new.refinement" / "studies" / "patient001"
     assert files_of(home / "before") == files_of(home / "after")
+    result = refine(parent, tiny_acdc, tmp_path / "still", replace(QUICK, epochs=0))
+    assert result["stopped_because"] == "no epoch was asked for" and result["changed"] == []
 
 
 @pytest.mark.parametrize("mode", ["paper", "entropy"])
