@@ -164,9 +164,14 @@ def test_the_events_say_how_far_it_is(guarded: Any) -> None:
     assert [(e["moment"], e["done"], e["total"]) for e in segments] == [
         (moment, done, 2) for moment in ("before", "after") for done in (1, 2)
     ]
-    if result["changed"]:
-        assert sum(event["event"] == "calibrate" for event in events) == 4
     json.dumps(events)
+
+
+def test_the_last_word_and_the_new_calibration_are_of_the_guard_set(guarded: Any, parent: Path) -> None:
+    _, result, events = guarded
+    guard = load_bundle(parent).description["views"]["SA"]["training"]["split"]["validation"]
+    assert result["changed"] and result["views"]["SA"]["guard"]["stacks"] == 2 * len(guard)
+    assert [event["study"] for event in events if event["event"] == "calibrate"] == [n for n in guard for _ in range(2)]
 
 
 def test_every_study_has_its_masks_before_and_after_and_the_decision(guarded: Any) -> None:

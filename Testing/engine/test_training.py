@@ -532,3 +532,20 @@ def test_a_group_left_out_is_only_tested(tiny_acdc: Path, tmp_path: Path, capsys
 
 def test_a_configuration_that_leaves_nobody_out_is_recorded_as_before() -> None:
     assert "leave_out" not in TINY.to_json() and replace(TINY, leave_out=("RV",)).to_json()["leave_out"] == ["RV"]
+
+
+def test_who_validates_is_not_learnt_from(tiny_acdc: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+
+    def stop(jobs: list, *_: Any) -> None:
+        seen.extend(jobs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "do_all", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(tiny_acdc, tmp_path / "bundle", TINY, device="cpu")
+    parts = json.loads((tmp_path / "bundle.training" / "training.json").read_text(encoding="utf-8"))["split"]
+    assert [job.name for job in seen] == RUNS
+    for job in seen:
+        assert [source.name for source in job.train] == parts["train"]
+        assert [source.name for source in job.validation] == parts["validation"]
