@@ -257,7 +257,16 @@ class Benchmark:
         source = source_size(parent.description["views"]["SA"], config)
         weights = fine_tuned(parent.models("SA", self.args.device), find_studies(data), config, source)
         records = [{"mode": CEILING}] * len(weights)
-        write_successor(out, parent, {"SA": weights}, {"SA": records}, CEILING, second=False, domains={})
+        write_successor(
+            out,
+            parent,
+            {"SA": weights},
+            {"SA": records},
+            CEILING,
+            second=False,
+            domains={},
+            labelled={"train": self.teachers},
+        )
         return {
             "stopped_because": "all steps were made",
             "changed": [f"SA {k}" for k in range(1, len(weights) + 1)],

@@ -46,7 +46,7 @@ def refine(own_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
     def write(name: str = "new", parent: Path = own_bundle, seed: int = 1, **how: Any) -> Path:
         old = load_bundle(parent)
         records = [{"mode": "guarded", "epoch": 2}, {"mode": "guarded", "epoch": 1}, {}]
-        how = {"second": True, "domains": {}, **how}
+        how = {"second": True, "domains": {}, "labelled": {}, **how}
         write_successor(tmp_path / name, old, {"SA": other_weights(old, seed)}, {"SA": records}, name, **how)
         return tmp_path / name
 
