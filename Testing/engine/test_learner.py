@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from RVQCLib.losses import semi_supervised_loss, supervised_loss
 from RVQCLib.networks import build
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.stack import STRUCTURES
-from RVQCLib.teachers import lesson, trust
+from RVQCLib.teachers import lesson, standing, trust
 
 NETWORKS = {"BN1": {"width": 4, "stages": 3, "norm": "batch"}, "BN2": {"width": 4, "stages": 3}}
 
@@ -401,3 +402,13 @@ def test_r_decides_only_where_the_consensus_is_in_doubt(
     assert (taught[:, 8, 4:14] == 0).all() and (taught[:, 9, 4:14] == 3).all()
     assert np.array_equal(lesson(sure, sure[None], mask[None], models, reconstruction=0.0).labels, mask)
     assert STRUCTURES[0] == "RV"
+
+
+def test_a_stack_without_an_rv_is_flagged_and_counts_nothing(models: ViewModels) -> None:
+    seen, lost = np.eye(4, dtype=np.float16)[np.stack([heart(), np.where(heart() == 3, 0, heart())])].transpose(
+        0, 1, 4, 2, 3
+    )
+    stack: Any = SimpleNamespace(spacing_zyx=(8.0, 2.0, 2.0), phase="ED")
+    found = [standing([one], [heart()[None]], [stack], models) for one in (seen, lost)]
+    assert [one.flagged for one in found] == [0, 1] and [one.agreement for one in found] == [1.0, 0.0]
+    assert found[1].trust == 0

@@ -338,12 +338,24 @@ def test_who_is_kept_from_one_view_teaches_none(tiny_acdc: Path, tmp_path: Path)
     assert {part: [source.name for source in found] for part, found in parts.items()} == {"train": [a], "guard": [d]}
 
 
-def test_r_does_not_teach_what_is_better_than_its_ceiling(parent: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+def test_r_does_not_teach_what_is_better_than_its_ceiling(
+    parent: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+
+    class Watched(Refinement):
+        def run(self) -> Any:
+            weights.append(self.reconstruction)
+            return super().run()
+
+    monkeypatch.setattr(refinement, "Refinement", Watched)
     result = refine(parent, tiny_acdc, tmp_path / "new", replace(QUICK, epochs=1))
     said = result["views"]["SA"]["reconstruction"]
     ceiling = load_bundle(parent).description["views"]["SA"]["qc"]["ceiling"]["RV"]
     assert said["ceiling"] == ceiling and 0 <= said["predicted_quality"] <= 1
     assert said["teaches"] == (ceiling > said["predicted_quality"])
+    assert set(weights) == {QUICK.reconstruction if said["teaches"] else 0.0}
+    assert not said["teaches"] and QUICK.reconstruction
 
 
 def test_own_labelled_studies_join_the_split_and_few_of_them_calibrate_nothing(

@@ -14,11 +14,12 @@ from RVQCLib import pipeline
 from RVQCLib.acceptance import Acceptance
 from RVQCLib.adaptation import Refined
 from RVQCLib.bundle import ViewModels, load_bundle
+from RVQCLib.guards import EpochRecord
 from RVQCLib.metrics import dice
 from RVQCLib.pipeline import segment_stack
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.stack import LABELS, STRUCTURES, Stack, Study
-from RVQCLib.verdict import judge, with_refined
+from RVQCLib.verdict import judge, judge_by_agreement, too_few_learnt, with_refined
 
 
 @pytest.fixture
@@ -93,3 +94,36 @@ def test_what_the_first_pool_is_trusted_with_is_looked_at_once(
     new = with_refined(models, learnt(models, 2), None, second=True)
     found = judge(models, new, [guard], RefinementConfig(), lambda: None)
     assert asked == [models] and found.guard["before"] == found.guard["refined"] and not found.rolled_back
+
+
+def test_where_the_guard_fell_by_more_than_the_margin_all_is_taken_back(
+    models: ViewModels, tiny_study: Study, asked: list[ViewModels]
+) -> None:
+    image = tiny_study.stack("SA", "ED")
+    guards = [("tiny", image, segment_stack("tiny", image, models).mask)]
+    new = with_refined(models, learnt(models, 2), None, second=True)
+    found = judge(models, new, guards, RefinementConfig(), lambda: None)
+    assert found.guard["before"] == dict.fromkeys(STRUCTURES, 1.0) != found.guard["refined"]
+    assert found.rolled_back and found.guard["after"] == found.guard["before"]
+    for borne in (RefinementConfig(margin=1.0), RefinementConfig(mode="paper")):
+        assert not judge(models, new, guards, borne, lambda: None).rolled_back
+
+
+def refined(kept: int, *agreement: float) -> Refined:
+    """A candidate whose agreement was so after every epoch, from the start on."""
+    history = tuple(EpochRecord(epoch, {"agreement": value}, 0.0, 1) for epoch, value in enumerate(agreement))
+    return Refined({}, [], history, kept, "", False)
+
+
+def test_without_labels_less_agreement_of_what_was_kept_takes_all_back() -> None:
+    config = RefinementConfig()
+    worse = judge_by_agreement([refined(1, 0.9, 0.89)] * 2, config)
+    assert worse.rolled_back and worse.guard["after"] == worse.guard["before"]
+    assert not judge_by_agreement([refined(1, 0.9, 0.898), refined(0, 0.9, 0.1)], config).rolled_back
+
+
+def test_fewer_than_half_that_learnt_take_all_back() -> None:
+    learnt, idle = refined(1, 0.9, 0.9), refined(0, 0.9, 0.9)
+    assert too_few_learnt([learnt, idle]) is None
+    found = too_few_learnt([learnt, idle, idle])
+    assert found is not None and found.rolled_back and found.why == "only 1 of 3 candidates learnt something"
