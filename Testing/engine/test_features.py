@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,3 +126,21 @@ def test_confidence_is_the_expected_dice_worked_by_hand() -> None:
     stack, slices = confidence(mask, probabilities)
     assert stack[0] == pytest.approx(6.2 / 7) and slices[0, 0] == pytest.approx(6.2 / 7)
     assert stack[1] == 1 and slices[0, 2] == 1
+
+
+def test_the_first_slice_has_a_confidence_of_its_own() -> None:
+    slices = features_of(*given_mask(heart([0, 8, 7, 5, 0], [12, 12, 10, 8, 6]))).slices
+    surely = column(slices, "confidence of the first")
+    assert surely == pytest.approx([0, column(slices, "confidence")[1] - 2.5, 0, 0, 0])
+    assert surely == column(slices, "confidence of the first at end-systole") and surely[1] != 0
+
+
+def test_agreement_is_told_of_the_stack_and_of_its_other_structures() -> None:
+    proposal, chosen = given_mask(heart([8] * 5, [12] * 5))
+    agreement = np.array([0.9, 0.8, 0.6])
+    proposal = replace(proposal, measures=replace(proposal.measures, stack_agreement=agreement))
+    features = features_of(proposal, chosen)
+    assert column(features.slices, "stack's agreement") == pytest.approx([np.log(0.9 / 0.1)] * 5)
+    assert column(features.slices, "stack's confidence") == pytest.approx([np.log(0.99 / 0.01)] * 5)
+    others = features.stack[:, STACK_FEATURES.index("others' agreement")]
+    assert others == pytest.approx([np.log(mean / (1 - mean)) for mean in (0.7, 0.75, 0.85)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,27 @@ def test_fences_of_slices_by_position() -> None:
 
 
 def test_fences_of_agreement() -> None:
-    tables = agreement_fences([*STACKS, clean("ED", (0, 0), empty=True)])
-    assert tables["stack"] == dict.fromkeys(STRUCTURES, 1.0)  # the two candidates are equal everywhere
-    assert set(tables["slice"]) == {"basal", "mid", "apical", "outside"}
+    stacks, seen = [], [0.9, 0.8, 0.6, 0.5]
+    for rv in seen:
+        measures = replace(
+            STACKS[0].measures,
+            stack_agreement=np.array([rv, 1.0, 0.95]),
+            slice_agreement=np.tile([rv, 0.9, 0.8], (3, 1)),
+        )
+        stacks.append(replace(STACKS[0], measures=measures))
+    tables = agreement_fences(stacks)
+    assert tables["stack"] == pytest.approx({"RV": low(seen), "LV": 1.0, "MYO": 0.95})
+    assert tables["slice"].keys() == {"basal", "mid", "apical"}
+    assert tables["slice"]["mid"] == pytest.approx({"RV": low(seen), "LV": 0.9, "MYO": 0.8})
+    assert set(agreement_fences([clean("ED", (0, 0), empty=True)])["slice"]) == {"outside"}
+
+
+def test_the_upper_fence_is_of_the_farthest_point() -> None:
+    near = STACKS[0]
+    measures = replace(near.measures, stack_pHD=near.measures.stack_pHD + 5, slice_pHD=near.measures.slice_pHD + 5)
+    pairs = [
+        (stack_fences([one])["ED"]["RV"], slice_fences([one])["mid"]["RV"])
+        for one in (near, replace(near, measures=measures))
+    ]
+    for was, now in zip(*pairs, strict=True):
+        assert now["th_up"] == pytest.approx(was["th_up"] + 5) and now["th_low"] == was["th_low"]
