@@ -92,6 +92,14 @@ def test_rv_that_touches_the_lv_cavity():
     assert [f.index for f in stack_checks(turned, SPACING, "LA")] == [3]
 
 
+def test_a_contact_is_as_long_as_its_edges():
+    # 10 edges between columns, each a row of 2 mm long, not a column of 0.5
+    mask = np.zeros((1, 30, 30), np.uint8)
+    mask[0, 10:20, 5:10], mask[0, 10:20, 10:15] = 3, 1
+    (found,) = stack_checks(mask, (10.0, 2.0, 0.5), "LA")
+    assert found.text.endswith("over 20 mm")
+
+
 def test_area_jumps():
     # slice 2: RV of 3 x 8 = 96 mm2 between 320 and 320, a gap of 224; slice 4 loses its LV of 144 mm2, too little to tell
     mask = heart()

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from browser import Browser, find_chromium
 from conftest import schematic_study
+from test_report import filled
 
 from RVQCLib.cohort import _reason
 from RVQCLib.cohort_files import CohortFiles, study_verdict
@@ -22,7 +24,7 @@ from RVQCLib.cohort_table import COLUMNS, append_rows, read_table, write_table
 from RVQCLib.files import append_line
 from RVQCLib.manifest import Journal
 from RVQCLib.quality import QCOptions
-from RVQCLib.stack import STRUCTURES
+from RVQCLib.stack import STRUCTURES, Geometry, Stack
 from RVQCLib.thumbnail import PIXELS, thumbnail
 
 STUDIES = 1000
@@ -242,3 +244,21 @@ def test_a_thumbnail_shows_the_slice_to_look_at() -> None:
     assert int.from_bytes(png[16:20], "big") == int.from_bytes(png[20:24], "big") == PIXELS
     empty = thumbnail(image, mask.with_pixels(np.zeros_like(mask.pixels)), {"slices": []})
     assert empty["slice"] == 1 and empty["paths"] == {}
+
+
+def test_a_thumbnail_keeps_the_shape_and_is_turned_upright_with_its_outlines() -> None:
+    pixels = np.zeros((1, 100, 100), np.uint8)
+    pixels[0, 30:50, 40:50] = 3  # 20 rows of 1 mm, 10 columns of 2 mm
+    grey = np.random.default_rng(0).random(pixels.shape).astype(np.float32)
+    upright = Geometry(spacing=(2.0, 1.0, 8.0))
+    turned = replace(upright, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    one, other = (
+        thumbnail(
+            *(Stack(np.ascontiguousarray(p[..., ::step, ::step]), geometry, "SA", "ED") for p in (grey, pixels)),
+            {"slices": []},
+        )
+        for step, geometry in ((1, upright), (-1, turned))
+    )
+    assert one == other
+    extent = np.ptp(np.argwhere(filled(one["paths"]["RV"], (PIXELS, PIXELS))), axis=0)
+    assert abs(extent[0] - extent[1]) <= 2

@@ -13,7 +13,9 @@ from conftest import schematic_study
 from RVQCLib.bundle import load_bundle
 from RVQCLib.card import card, read_evaluation
 from RVQCLib.cli import BAD_INPUT, DONE, main
+from RVQCLib.evaluation import compare, interval
 from RVQCLib.files import read_json
+from RVQCLib.stack import Geometry, Stack
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -68,3 +70,22 @@ def test_each_of_two_views_is_told(tiny_bundle: Path, tmp_path: Path, capsys: py
     groups = read_json(tmp_path / "e" / "summary.json")["groups"]
     for view, line in (("SA", said[0]), ("LA", said[3])):
         assert f"dice {groups[f'view {view}']['RV']['dice']['mean']:.3f} [" in line
+
+
+@pytest.mark.parametrize(("rows", "far", "usual"), [(0, 4.0, 1.9), (3, 1.5, 1.5)])
+def test_distances_are_in_mm_along_rows_and_columns(rows: int, far: float, usual: float) -> None:
+    """A bar that grows by two columns of 2 mm, at 2 of 42 places on its way back, or moves by rows of 0.5 mm."""
+    true = np.zeros((3, 30, 30), np.uint8)
+    true[1, 10, 5:25] = 3
+    found = np.roll(true, rows, axis=1)
+    if not rows:
+        found[1, 10, 25:27] = 3
+    mask, truth = (Stack(pixels, Geometry(spacing=(2.0, 0.5, 10.0)), "SA", "ED") for pixels in (found, true))
+    row = compare(mask, truth)
+    assert (row["RV_hd_mm"], row["RV_hd95_mm"]) == pytest.approx((far, usual))
+
+
+def test_whole_patients_are_drawn_anew() -> None:
+    """Of two patients one is drawn twice half the time, so that every mean from 0 to 1 is likely."""
+    found = interval([0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50, seed=0, resamples=200)
+    assert (found["low"], found["high"]) == (0.0, 1.0)

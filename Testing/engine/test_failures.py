@@ -42,6 +42,16 @@ def test_the_slice_that_differs_most_with_both_outlines(axis: int) -> None:
     assert middle[1][axis] > middle[0][axis] + 3 and abs(middle[1][1 - axis] - middle[0][1 - axis]) < 3
 
 
+def test_a_picture_keeps_the_shape_of_pixels_that_are_not_square() -> None:
+    geometry, found = Geometry(spacing=(2.0, 1.0, 8.0)), np.zeros((1, 100, 100), np.uint8)
+    found[0, 30:50, 40:50] = 3
+    image, mask, truth = (
+        Stack(p, geometry, "SA", "ED") for p in (found.astype(np.float32), found, np.zeros_like(found))
+    )
+    extent = np.ptp(np.argwhere((picture(image, mask, truth) == FOUND).all(axis=2)), axis=0)
+    assert abs(extent[0] - extent[1]) <= 6
+
+
 def test_without_an_rv_there_is_still_a_picture() -> None:
     geometry = Geometry(spacing=(1.5, 1.5, 8.0))
     nothing = Stack(np.zeros((2, 30, 40), np.uint8), geometry, "SA", "ED")

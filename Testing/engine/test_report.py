@@ -395,6 +395,14 @@ def test_the_drawn_masks_are_the_masks():
     assert side >= report.LEAST_SIDE_MM and tiles[1]["again"] and not tiles[0]["difference"]
 
 
+def test_tiles_keep_the_shape_of_pixels_that_are_not_square():
+    # 20 rows of 1 mm, 10 columns of 2 mm
+    geometry, pixels = Geometry(spacing=(2.0, 1.0, 8.0)), np.zeros((1, 200, 200), np.uint8)
+    pixels[0, 90:110, 95:105] = LABELS["RV"]
+    _, (tile,) = report._tiles(Stack(pixels.astype(np.float32), geometry, "SA", "ED"), pixels, pixels, ())
+    assert tile["scale"] == "1 0.5" and abs(tile["width"] - tile["height"]) <= 2
+
+
 def test_slices_are_turned_upright_by_the_geometry():
     assert report.upright(IDENTITY) == ()
     assert report.upright((-1, 0, 0, 0, -1, 0, 0, 0, 1)) == (1, 2)

@@ -144,6 +144,22 @@ def test_what_is_not_trusted_is_asked_again_and_the_better_mask_taken(
     assert np.array_equal(result.mask.pixels, alone.mask.pixels)
 
 
+def test_both_pools_look_at_the_same_place(
+    models: ViewModels, tiny_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at(monkeypatch, "look")
+    seen, propose = [], pipeline.propose_stack
+
+    def proposed(*how: Any, **more: Any) -> Proposal:
+        seen.append(more.get("crop"))
+        return propose(*how, **more)
+
+    monkeypatch.setattr(pipeline, "propose_stack", proposed)
+    segment_stack("s", tiny_study.stacks[0], models)
+    first = pipeline.look("s", tiny_study.stacks[0], models).proposal
+    assert seen[:2] == [None, first.crop]
+
+
 def test_both_masks_are_graded_by_one_map_and_the_new_one_is_told_of_by_its_own(
     models: ViewModels, tiny_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
