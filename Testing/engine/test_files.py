@@ -11,6 +11,7 @@ import pytest
 from RVQCLib.files import (
     BundleError,
     RVQCError,
+    append_line,
     check_output,
     read_json,
     same_settings,
@@ -38,6 +39,15 @@ def test_an_error_leaves_the_old_file_and_no_part(tmp_path):
         raise OSError("disk full")
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["mask.nii"]
+
+
+def test_who_reads_the_old_file_reads_all_of_it(tmp_path):
+    target = tmp_path / "mask.nii"
+    target.write_bytes(b"old")
+    with target.open("rb") as reader:
+        with whole_file(target) as part:
+            part.write_bytes(b"new!")
+        assert reader.read() == b"old" and target.read_bytes() == b"new!"
 
 
 def test_a_whole_folder_replaces_the_old_one(tmp_path):
@@ -76,6 +86,31 @@ def test_a_folder_that_cannot_come_leaves_the_old_one_in_its_place(tmp_path, mon
         pass
     assert os.listdir(tmp_path) == ["study"] and os.listdir(target) == ["old.nii"]
     assert os.listdir(tmp_path) == ["study"]
+
+
+def test_the_old_folder_is_there_until_the_new_one_is(tmp_path, monkeypatch):
+    """A machine that fails just after the old folder was moved away leaves it, under whatever name."""
+    target, rename = tmp_path / "study", Path.rename
+    target.mkdir()
+    (target / "old.nii").touch()
+
+    def fails(path, to):
+        if path != target:
+            raise OSError("power cut")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="power cut"), whole_folder(target):
+        pass
+    assert list(tmp_path.rglob("old.nii"))
+
+
+def test_a_line_is_on_the_disk_when_it_was_appended(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    append_line(tmp_path / "log", "one")
+    append_line(tmp_path / "log", "two")
+    assert len(synced) == 2
 
 
 def test_json_comes_back_and_refuses_nan(tmp_path):

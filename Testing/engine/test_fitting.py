@@ -25,6 +25,7 @@ from RVQCLib.files import Cancelled, RVQCError
 from RVQCLib.fitting import (
     RunConfig,
     Snapshot,
+    _State,
     build_like,
     keep_best,
     native_precision,
@@ -404,3 +405,20 @@ def test_fewer_slices_than_a_batch_are_one_step(tmp_path: Path) -> None:
     config = run(epochs=1, batch=64)
     train_network(config, TRAIN[:1], VALIDATION, checkpoint=tmp_path / "c.safetensors", report=events.append)
     assert len(events) == 1 and np.isfinite(events[0]["loss"])
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    state, rates = _State(run(learning_rate=0.01), nn.Linear(1, 1), "cpu"), []
+    for progress in (0.0, 0.015, 0.5, 1.0):
+        state.set_learning_rate(progress)
+        rates.append(state.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.0002, 0.0052, 0.005, 0.0], rel=2e-3, abs=1e-9)
+
+
+def test_a_steep_step_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(1, 1)
+    state = _State(run(), model, "cpu")
+    monkeypatch.setattr(state, "_loss", lambda *_: 1e4 * (model.weight + model.bias).sum())
+    state.step(torch.zeros(1), torch.zeros(1), torch.Generator())
+    lengths = [float(parameter.grad.norm()) for parameter in model.parameters()]
+    assert lengths == pytest.approx([5 / 2**0.5] * 2, rel=1e-4)

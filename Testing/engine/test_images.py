@@ -563,10 +563,12 @@ def write_dicom(
     uid: str = "1.2.3.4",
     at: float = 0.0,
     aside: float = 0.0,
+    tilt: float = 0.0,
 ):
-    """A series whose pixel (time, slice, row, column) is 1000 time + 100 slice + column, in shuffled file order.
+    """A series whose pixel (time, slice, row, column) is 1000 time + 100 slice + column, in shuffled file order, numbered from
+    the last to the first.
 
-    It begins `at` times 8 mm along the normal, `aside` mm along the rows.
+    It begins `at` times 8 mm along the normal, `aside` mm along the rows; its last slice is turned by `tilt` about its columns.
     """
     folder.mkdir(exist_ok=True)
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
@@ -580,12 +582,13 @@ def write_dicom(
         image = sitk.GetImageFromArray(pixels)
         image.SetSpacing((1.25, 1.5, 6.0))
         origin = np.array([10.0, 20.0, 30.0]) + 8.0 * (at + place) * turn[:, 2] + aside * turn[:, 0]
+        rows = np.cos(tilt) * turn[:, 0] + np.sin(tilt) * turn[:, 2] if place == slices - 1 else turn[:, 0]
         for key, value in {
             "0008|0060": "MR", "0008|103e": description, "0020|000e": uid, "0020|000d": "1.2.3",
             "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
-            "0008|0018": f"{uid}.{number + 1}", "0020|0013": str(number), "0018|1060": str(30 * time),
+            "0008|0018": f"{uid}.{number + 1}", "0020|0013": str(999 - number), "0018|1060": str(30 * time),
             "0020|0032": "\\".join(f"{v:.6f}" for v in origin), "0018|0050": "6",
-            "0020|0037": "\\".join(f"{v:.8f}" for v in (*turn[:, 0], *turn[:, 1])),
+            "0020|0037": "\\".join(f"{v:.8f}" for v in (*rows, *turn[:, 1])),
         }.items():  # fmt: skip
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{uid}-{(number * 7) % 101:03d}.dcm"))
@@ -610,6 +613,11 @@ def test_repeated_positions_are_a_cine(tmp_path):
     cine = read_cine(path, view="SA")
     assert image_shape(path) == (3, 4, 6, 7)
     assert [frame.pixels[2, 0, 1] for frame in cine] == [201, 1201, 2201]
+
+
+def test_a_series_with_a_tilted_slice_is_refused(tmp_path):
+    write_dicom(tmp_path / "series", tilt=0.2)
+    refused(sorted((tmp_path / "series").iterdir())[0], "tilted against each other")
 
 
 def test_series_with_holes_are_refused(tmp_path):

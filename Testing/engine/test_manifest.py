@@ -10,12 +10,13 @@ import pytest
 from test_images import write_dicom
 
 from RVQCLib import manifest
-from RVQCLib.files import RVQCError
+from RVQCLib.files import RVQCError, write_json
 from RVQCLib.layouts import StudySource
 from RVQCLib.manifest import (
     Journal,
     discard,
     discard_parts,
+    edited_since,
     input_hashes,
     read_run,
     same_inputs,
@@ -122,3 +123,10 @@ def test_a_run_is_read_from_its_journal_until_it_has_ended(tmp_path: Path) -> No
     write_run(tmp_path, {"state": "done", "settings": "s"}, journal.records())
     content = json.loads((tmp_path / "run.json").read_text())
     assert content == read_run(tmp_path) and content["studies"] == [record("1", stacks=[{"view": "SA"}])]
+
+
+def test_a_result_of_another_bundle_is_not_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "quality.json", {"bundle": {"hash": "a"}, "options": QCOptions().to_json()})
+    (tmp_path / "report.html").touch()
+    found = [edited_since(tmp_path, {"bundle": {"hash": name}, "outputs": {}}, QCOptions()) for name in "ab"]
+    assert found == [(), None]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from RVQCLib.measures import measure
-from RVQCLib.quality import Judgement, Limits, QCOptions, Reference, judge, rejudge
+from RVQCLib.quality import Judgement, Limits, QCOptions, Reference, _flagged_share, judge, rejudge
 from RVQCLib.selection import Fences, select
 from RVQCLib.stack import STRUCTURES
 
@@ -309,6 +309,25 @@ def test_the_shape_of_another_structure_counts_where_it_may_be_bad():
     # and a high prediction never excuses the primary structure, nor a failure
     assert judged([heart()] * 2, [moved_rv(2)] * 2, predicted=grades(0.99, bound=0.98)).verdict == "ood"
     assert judged([np.zeros_like(heart())] * 3, predicted=grades(0.99, bound=0.98)).verdict == "ood"
+
+
+def test_candidates_that_agree_well_enough_disagree_nowhere_however_alike_they_usually_are():
+    # 16 of 17 columns in common, 0.94
+    wider, alike = heart(), dict.fromkeys(STRUCTURES, 0.99)
+    wider[:, 6:16, 3] = 3
+    strict = Reference(STACK, SLICES, alike, dict.fromkeys(("basal", "mid", "apical"), alike))
+    found = judged([heart(), wider], reference=strict)
+    assert (found.verdict, [entry["flag"] for entry in found.slices]) == ("trusted", [False] * 6)
+
+
+def test_the_flagged_share_is_of_the_largest_area_that_anyone_gives():
+    # of the RV, 320 mm2 in five slices, and in the flagged one 640 mm2 by the candidate that was not chosen
+    wider = heart()
+    wider[1, 6:16, 4:20] = 3
+    both = np.stack([heart(), wider])
+    chosen, everyone = (measure(masks, masks, SPACING) for masks in (both[:1], both))
+    flags = [{"structures": {s: {"flag": s == "RV" and index == 1} for s in STRUCTURES}} for index in range(6)]
+    assert _flagged_share(flags, everyone, chosen) == pytest.approx(2 / 7)
 
 
 def test_without_calibration_nothing_is_trusted():
