@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NAMES, states
+from conftest import NAMES, states, write_studies
 
 from RVQCLib import cli, edits
 from RVQCLib.cohort import read_run, read_table, segment_cohort
@@ -46,11 +46,24 @@ def said_of(out: Path, study: str = STUDY) -> set[str]:
     return {row["edited"] or "" for row in read_table(out) if row["study"] == study}
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a batch of such studies, made once."""
+    home = tmp_path_factory.mktemp("whole")
+    segment_cohort(write_studies(home / "studies", len(NAMES)), tiny_bundle, home / "out", device="cpu")
+    return home / "out"
+
+
 @pytest.fixture
-def edited(batch: Callable[..., dict[str, Any]], tmp_path: Path) -> bytes:
+def ended(studies: Path, whole: Path, tmp_path: Path) -> Path:
+    """``tmp_path/out`` as a batch of `studies` leaves it."""
+    return shutil.copytree(whole, tmp_path / "out")
+
+
+@pytest.fixture
+def edited(ended: Path) -> bytes:
     """The mask that was edited in a batch that has ended."""
-    batch()
-    return edit(tmp_path / "out")
+    return edit(ended)
 
 
 def test_an_edited_mask_is_kept_as_it_is_by_a_resume(batch: Callable, edited: bytes, tmp_path: Path) -> None:
@@ -117,7 +130,7 @@ def test_an_edited_study_that_has_to_go_is_moved_aside(
     assert said_of(out) == {f"What was edited by hand before is in {place}."}
     assert [path.name for path in (out / "edited").iterdir()] == [Path(place).name]  # nobody else's
     for _ in range(2):
-        batch(resume=False)
+        batch(resume=False, names=[STUDY])
     assert everywhere(out, edited) == [f"{place}/{STUDY}_SA_ED.nii.gz"]
 
 
@@ -136,15 +149,13 @@ def test_a_result_removed_while_it_runs_leaves_the_edit(batch: Callable, edited:
     )
 
 
-def test_a_file_that_somebody_added_is_an_edit(batch: Callable, tmp_path: Path) -> None:
+def test_a_file_that_somebody_added_is_an_edit(batch: Callable, ended: Path) -> None:
+    (ended / STUDY / "mine.seg.nrrd").write_bytes(b"NRRD0004 mine")
+    (ended / STUDY / ".DS_Store").write_bytes(b"nobody's")
     batch()
-    out = tmp_path / "out"
-    (out / STUDY / "mine.seg.nrrd").write_bytes(b"NRRD0004 mine")
-    (out / STUDY / ".DS_Store").write_bytes(b"nobody's")
-    batch()
-    assert states(batch.events)[STUDY] == "edited" and "mine.seg.nrrd" in said_of(out).pop()
+    assert states(batch.events)[STUDY] == "edited" and "mine.seg.nrrd" in said_of(ended).pop()
     batch(resume=False)
-    assert len(everywhere(out, b"NRRD0004 mine")) == 1
+    assert len(everywhere(ended, b"NRRD0004 mine")) == 1
 
 
 def test_a_foreign_folder_with_a_studys_name_survives(batch: Callable, tmp_path: Path) -> None:
@@ -178,12 +189,11 @@ def test_one_study_segmented_again_leaves_the_edit(
     assert len(everywhere(tmp_path / "out", content)) == 1 and len(asides(tmp_path / "out", STUDY)) == 1
 
 
-def test_a_killed_run_leaves_no_edits_behind(batch: Callable, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_edits_behind(batch: Callable, ended: Path) -> None:
     """A result whose record was not written yet is RVQC's own: quality.json says what was written with it."""
+    shutil.rmtree(ended / ".run")
     batch()
-    shutil.rmtree(tmp_path / "out" / ".run")
-    batch()
-    assert set(states(batch.events).values()) == {"done"} and not (tmp_path / "out" / "edited").exists()
+    assert set(states(batch.events).values()) == {"done"} and not (ended / "edited").exists()
 
 
 def test_the_cohorts_fences_touch_no_edited_study(batch: Callable, edited: bytes, tmp_path: Path) -> None:
