@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from RVQCLib.bundle import SCHEMA, entries, write_bundle
 from RVQCLib.cohort import segment_cohort
 from RVQCLib.slices import Sampling
-from RVQCLib.study import Geometry, Stack, Study
+from RVQCLib.study import Geometry, Stack, Study, StudySource, read_mask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -30,6 +30,13 @@ def acdc() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the ACDC patients are not here ({folder})")
     return folder
+
+
+def true_masks(sources: Iterable[StudySource]) -> Iterator[Stack]:
+    """The true masks of ACDC's patients; their images are not read."""
+    for source in sources:
+        for (view, phase), (path, _) in source.label_files:
+            yield read_mask(path, view=view, phase=phase, convention="acdc")
 
 
 @pytest.fixture(scope="module")

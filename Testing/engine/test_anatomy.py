@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import true_masks
 
 from RVQCLib.anatomy import Finding, Plausible, areas_mm2, shared_failures, stack_checks, study_checks
 from RVQCLib.stack import STRUCTURES
@@ -140,9 +141,8 @@ def test_true_hearts_pass(acdc):
     # Of all 200 true stacks one is spoken against; a fifth of them keep the test short.
     sources = find_studies(acdc)[::5]
     spoken = []
-    for source in sources:
-        for truth in source.load(labels=True).labels:
-            spacing = truth.geometry.spacing_zyx
-            assert shared_failures(truth.pixels, spacing, "SA") == ()
-            spoken += stack_checks(truth.pixels, spacing, "SA")
+    for truth in true_masks(sources):
+        spacing = truth.geometry.spacing_zyx
+        assert shared_failures(truth.pixels, spacing, "SA") == ()
+        spoken += stack_checks(truth.pixels, spacing, "SA")
     assert len(spoken) <= len(sources) * 2 * 0.02

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,8 @@ import pytest
 from RVQCLib.dataset import training_crop
 from RVQCLib.domain import LEVELS, RINGS, Domain, signature
 from RVQCLib.shifts import shift_stack
-from RVQCLib.slices import Sampling, to_network
-from RVQCLib.study import find_studies
+from RVQCLib.slices import Crop, Sampling, to_network
+from RVQCLib.study import Stack, find_studies
 
 NOBODY = np.zeros((1, 8, 8), np.uint8)
 """A mask with nothing in it."""
@@ -70,23 +72,37 @@ def test_it_goes_to_json_and_back_and_refuses_too_few() -> None:
         Domain.from_json({"origin": [0.0], "direction": [1.0]})
 
 
+Seen = tuple[Stack, Crop]
+"""A patient's image, and the window of it that networks see."""
+
+
+@pytest.fixture(scope="module")
+def patients(acdc: Path) -> Callable[[slice], list[Seen]]:
+    """A part of ACDC's patients, each read once."""
+    sources, sampling = find_studies(acdc), Sampling()
+
+    @cache
+    def read(number: int) -> Seen:
+        study = sources[number].load(labels=True)
+        image = study.stacks[0]
+        truth = study.label(image.view, image.phase)
+        assert truth is not None
+        return image, training_crop(image, truth, sampling, sampling.size)
+
+    return lambda part: [read(number) for number in range(len(sources))[part]]
+
+
 @pytest.mark.parametrize(("shift", "severity"), [("noise", 5), ("blur", 5), ("resolution", 5), ("motion", 5)])
 def test_shifted_patients_are_recognized_and_others_are_not_taken_for_them(
-    acdc: Path, shift: str, severity: int
+    patients: Callable[[slice], list[Seen]], shift: str, severity: int
 ) -> None:
     """From 4 shifted patients: 4 other shifted ones are recognized, 8 others without a shift are not taken for them."""
-    sampling, sources = Sampling(), find_studies(acdc)
 
     def seen(part: slice, shifted: bool) -> list[np.ndarray]:
         found = []
-        for source in sources[part]:
-            study = source.load(labels=True)
-            image = study.stacks[0]
-            truth = study.label(image.view, image.phase)
-            assert truth is not None
-            crop = training_crop(image, truth, sampling, sampling.size)
+        for image, crop in patients(part):
             image = shift_stack(image, shift, severity, seed=1) if shifted else image
-            found.append(to_network(image, crop, sampling)[:, 0])
+            found.append(to_network(image, crop, Sampling())[:, 0])
         return found
 
     domain = Domain.of(seen(slice(0, 48, 12), True), seen(slice(1, 96, 4), False))

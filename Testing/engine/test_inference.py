@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import true_masks
 from torch import Tensor, nn
 
 from RVQCLib import inference, phases
@@ -147,7 +148,7 @@ def test_the_rv_ends_where_it_grows_again(areas: tuple[int, ...], kept: tuple[in
 
 
 def test_no_true_rv_is_cut(acdc: Path) -> None:
-    truths = [truth for source in find_studies(acdc) for truth in source.load(labels=True).labels]
+    truths = list(true_masks(find_studies(acdc)))
     assert len(truths) == 200
     assert not [truth.name for truth in truths if inference._beyond(truth.pixels == LABELS["RV"]).any()]
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import true_masks
 from torch import Generator, Tensor
 
-from RVQCLib.dataset import load_examples, training_crop
 from RVQCLib.domain import relative_size
 from RVQCLib.shapes import MORE, Shapes
-from RVQCLib.slices import Sampling
 from RVQCLib.stack import LABELS
 from RVQCLib.study import find_studies
 
@@ -74,13 +73,10 @@ def test_the_rv_grows_and_the_image_with_it() -> None:
 
 def test_dilated_rvs_of_real_patients_are_a_domain_and_hearts_of_other_groups_are_none(acdc: Path) -> None:
     """True masks of 8 patients of the group RV and of every other group, beside 40 others of all groups but RV."""
-    sampling = Sampling()
     sources = [source for source in find_studies(acdc) if int(source.name[-3:]) % 20 < 16]
 
     def masks(group: str, part: slice) -> list[np.ndarray]:
-        chosen = [source for source in sources if source.group == group][part]
-        crop = lambda image, mask: training_crop(image, mask, sampling, sampling.size)  # noqa: E731
-        return [example.labels for example in load_examples(chosen, "SA", crop, sampling)]
+        return [truth.pixels for truth in true_masks([source for source in sources if source.group == group][part])]
 
     others = ("NOR", "DCM", "HCM", "MINF")
     usual = [mask for group in others for mask in masks(group, slice(0, 8))]

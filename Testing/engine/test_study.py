@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from conftest import true_masks
 from test_images import affine_bytes, write_dicom, write_slices
 
 from RVQCLib import study
@@ -688,7 +689,7 @@ def test_exchanged_labels_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_true_mask_looks_exchanged(acdc: Path) -> None:
-    masks = [mask.pixels for source in find_studies(acdc) for mask in source.load(labels=True).labels]
-    assert len(masks) == 200
+    masks = [mask.pixels for mask in true_masks(find_studies(acdc))]
+    assert len(masks) == 200 and not any(map(is_exchanged, masks))
     for pixels in masks[::10]:
         assert is_exchanged(EXCHANGED[pixels])
