@@ -195,31 +195,40 @@ def test_a_checkpoint_from_before_a_setting_is_continued_where_that_has_its_defa
         train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint)
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of a finished run of one epoch."""
+    checkpoint = tmp_path_factory.mktemp("one_epoch") / "c.safetensors"
+    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+    return checkpoint.read_bytes()
+
+
 @pytest.mark.parametrize(
     "change", [{"epochs": 3}, {"seed": 1}, {"learning_rate": 0.02}, {"augmentation": AugmentationConfig()}]
 )
-def test_another_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_another_configuration_is_refused(one_epoch: bytes, tmp_path: Path, change: dict[str, Any]) -> None:
     checkpoint = tmp_path / "c.safetensors"
-    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+    checkpoint.write_bytes(one_epoch)
     with pytest.raises(RVQCError, match=f"{checkpoint} is a checkpoint of another configuration; remove it"):
         train_network(run(**{"epochs": 1, **change}), TRAIN, VALIDATION, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:100], lambda b: b"", lambda b: b"\0" * len(b)])
-def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(
+    one_epoch: bytes, tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
     checkpoint = tmp_path / "c.safetensors"
-    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
-    checkpoint.write_bytes(spoil(checkpoint.read_bytes()))
+    checkpoint.write_bytes(spoil(one_epoch))
     with pytest.raises(RVQCError, match=f"{checkpoint} is no whole checkpoint.*remove it"):
         train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
 
 
-def test_a_checkpoint_that_was_read_can_be_replaced(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_read_can_be_replaced(one_epoch: bytes, tmp_path: Path) -> None:
     """On Windows it could not while tensors are views of it."""
     maps, checkpoint = Path("/proc/self/maps"), tmp_path / "c.safetensors"
     if not maps.exists():
         pytest.skip("only Linux tells what is mapped")
-    train_network(run(epochs=1), TRAIN, VALIDATION, checkpoint=checkpoint)
+    checkpoint.write_bytes(one_epoch)
     meta, tensors = read_checkpoint(checkpoint)
     assert meta["epoch"] == 1 and tensors and str(checkpoint) not in maps.read_text()
 

@@ -50,8 +50,9 @@ def test_a_tiny_run_from_end_to_end(
     tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    tiny = ["--width", "4", "--stages", "3", "--epochs", "1", "--locator-epochs", "1", "--size", "32", "--spacing", "4"]
-    arguments = [str(tiny_acdc), "--out", str(out), "--device", "cpu", "--groups", "DCM", *tiny]
+    tiny = ["--width", "4", "--stages", "3", "--size", "32", "--spacing", "4"]
+    short = ["--epochs", "1", "--qc-epochs", "1", "--locator-epochs", "1"]
+    arguments = [str(tiny_acdc), "--out", str(out), "--device", "cpu", "--groups", "DCM", *tiny, *short]
     unseen_groups.main(arguments)
     assert capsys.readouterr().out == (out / "unseen.md").read_text(encoding="utf-8")
     (found,) = read_json(out / "unseen.json")["groups"]
