@@ -107,6 +107,20 @@ def tiny_acdc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def few_acdc(tiny_acdc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two studies of `tiny_acdc`: enough to calibrate on."""
+    return links(tiny_acdc, tmp_path_factory.mktemp("few_acdc") / "studies", [1, 2])
+
+
+def links(data: Path, folder: Path, numbers: Iterable[int]) -> Path:
+    """A folder with some of the studies of `data`."""
+    folder.mkdir()
+    for number in numbers:
+        (folder / f"patient{number:03d}").symlink_to(data / f"patient{number:03d}")
+    return folder
+
+
 def write_acdc(study: Study, folder: Path) -> None:
     """Write a labelled SA study as ACDC does (labels 1 RV, 2 MYO, 3 LV)."""
     home = folder / study.name
@@ -249,6 +263,23 @@ def write_tiny_bundle(
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle for SA and LA whose tiny networks have random weights, without calibration. Shared: do not change it."""
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def calibrated_bundle(few_acdc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a bundle for SA, calibrated on `few_acdc` by one thread. Shared: do not change it."""
+    from torch import get_num_threads, set_num_threads
+
+    from RVQCLib.calibration import calibrate_bundle
+
+    path, threads = (
+        write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "calibrated", views=("SA",)),
+        get_num_threads(),
+    )
+    set_num_threads(1)
+    calibrate_bundle(path, few_acdc, part="all", device="cpu")
+    set_num_threads(threads)
+    return path
 
 
 @pytest.fixture

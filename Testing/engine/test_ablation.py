@@ -11,7 +11,6 @@ import pytest
 from conftest import write_tiny_bundle
 
 from RVQCLib.ablation import MEAN, REFINED, SELECTED, SINGLE, ablation, pools, summarize_ablation
-from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.cli import main
 from RVQCLib.evaluation import MEASURES
 from RVQCLib.files import RVQCError, read_json
@@ -48,24 +47,11 @@ def test_differences_are_paired_by_stack() -> None:
     assert found[SINGLE]["minus_single"]["LV"]["hd_mm"]["mean"] == 0
 
 
-@pytest.fixture(scope="module")
-def calibrated(tiny_acdc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_tiny_bundle(tmp_path_factory.mktemp("ablation") / "bundle", views=("SA",))
-    calibrate_bundle(path, tiny_acdc, part="all", device="cpu")
-    return path
-
-
-def test_from_end_to_end(tiny_acdc: Path, calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = [
-        "ablation",
-        str(tiny_acdc),
-        "--bundle",
-        str(calibrated),
-        "--refined",
-        str(calibrated),
-        "--device",
-        "cpu",
-    ]
+def test_from_end_to_end(
+    tiny_acdc: Path, calibrated_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bundle = str(calibrated_bundle)
+    arguments = ["ablation", str(tiny_acdc), "--bundle", bundle, "--refined", bundle, "--device", "cpu"]
     assert main([*arguments, "-o", str(tmp_path / "out"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == read_json(tmp_path / "out" / "ablation.json") and said["note"] == ""

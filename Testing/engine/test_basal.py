@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_tiny_bundle
 
 from RVQCLib import pipeline
 from RVQCLib.basal import slice_above_base, without_rv
 from RVQCLib.bundle import load_bundle
-from RVQCLib.calibration import calibrate_bundle
 from RVQCLib.inference import choose, propose_stack
 from RVQCLib.stack import LABELS, STRUCTURES, Stack, Study
 
@@ -54,17 +52,6 @@ def test_an_rv_of_which_much_is_missing_is_not_shortened() -> None:
     assert slice_above_base(areas(*rv, left=[9, 9, 9, 9, 9, 9, 9]), dice) is None
 
 
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, tiny_acdc: Path) -> Path:
-    path = write_tiny_bundle(tmp_path_factory.mktemp("basal") / "bundle", views=("SA",))
-    seen = path.parent / "seen"
-    seen.mkdir()
-    for number in (1, 2):
-        (seen / f"patient{number:03d}").symlink_to(tiny_acdc / f"patient{number:03d}")
-    calibrate_bundle(path, seen, part="all", device="cpu")
-    return path
-
-
 @pytest.fixture
 def stack(tiny_study: Study) -> Stack:
     return replace(tiny_study.stacks[0], view="SA", phase="ES")
@@ -91,9 +78,9 @@ def test_a_mask_without_it_is_reconstructed_and_measured_anew(tiny_bundle: Path,
 
 @pytest.mark.parametrize(("phase", "shortened"), [("ES", True), ("ED", False)])
 def test_it_is_left_out_of_the_mask_and_said(
-    phase: str, shortened: bool, calibrated: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+    phase: str, shortened: bool, calibrated_bundle: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = load_bundle(calibrated).models("SA", "cpu")
+    models = load_bundle(calibrated_bundle).models("SA", "cpu")
     stack = replace(stack, phase=phase)
     whole = pipeline.look("s", stack, models).result
     monkeypatch.setattr(pipeline, "slice_above_base", lambda areas, predicted: 1)
@@ -107,10 +94,10 @@ def test_it_is_left_out_of_the_mask_and_said(
 
 
 def test_the_study_says_that_the_rv_was_shortened(
-    calibrated: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+    calibrated_bundle: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "slice_above_base", lambda areas, predicted: 1)
-    result = pipeline.segment_study(Study("s", (stack,)), load_bundle(calibrated), device="cpu")
+    result = pipeline.segment_study(Study("s", (stack,)), load_bundle(calibrated_bundle), device="cpu")
     (said,) = [check for check in result.checks if "atrium" in check]
     dice = result.stacks[0].judgement["above_base"]["predicted_dice"]
     assert (

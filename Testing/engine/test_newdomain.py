@@ -124,12 +124,12 @@ def test_a_cine_is_segmented_at_the_frames_of_before(
 
 
 def test_a_view_without_labels_keeps_its_calibration(
-    studies: Path, tiny_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studies: Path, tiny_acdc: Path, few_acdc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labelled short-axis studies calibrate a bundle of both views: as ACDC does the shipped one."""
     monkeypatch.setattr(refinement, "FEW", 2)
     parent = write_tiny_bundle(tmp_path / "parent")
-    calibrate_bundle(parent, tiny_acdc, part="all", device="cpu")
+    calibrate_bundle(parent, few_acdc, part="all", device="cpu")
     config = RefinementConfig(mode="paper", epochs=1, steps=1, batch=4, guard_slices=6, precision="float32")
     answer = refine_bundle(studies, parent, tmp_path / "new", config, labelled=tiny_acdc, device="cpu")
     assert answer["changed"] and {file[:2] for file in answer["changed"]} == {"SA"}

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_tiny_bundle
+from conftest import links, write_tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import get_num_threads, set_num_threads
 
 from RVQCLib import qc_evaluation as qc
 from RVQCLib import qc_statistics as qs
@@ -196,29 +195,11 @@ def test_severities_are_checked() -> None:
 # ---- from end to end
 
 
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, tiny_acdc: Path) -> Path:
-    """On one thread, as one of several processes would."""
-    path, threads = write_tiny_bundle(tmp_path_factory.mktemp("qc") / "calibrated", views=("SA",)), get_num_threads()
-    set_num_threads(1)
-    calibrate_bundle(path, few(tiny_acdc, path.parent / "seen", 1, 3), part="all", device="cpu")
-    set_num_threads(threads)
-    return path
-
-
-def few(data: Path, folder: Path, first: int, last: int) -> Path:
-    """A folder with some of the studies of `data`."""
-    folder.mkdir()
-    for number in range(first, last + 1):
-        (folder / f"patient{number:03d}").symlink_to(data / f"patient{number:03d}")
-    return folder
-
-
 @pytest.mark.usefixtures("few_open_files")
-def test_processes_calibrate_alike(calibrated: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+def test_processes_calibrate_alike(calibrated_bundle: Path, few_acdc: Path, tmp_path: Path) -> None:
     path = write_tiny_bundle(tmp_path / "own", views=("SA",))
-    calibrate_bundle(path, few(tiny_acdc, tmp_path / "seen", 1, 3), part="all", device="cpu", jobs=2)
-    assert (path / "bundle.json").read_bytes() == (calibrated / "bundle.json").read_bytes()
+    calibrate_bundle(path, few_acdc, part="all", device="cpu", jobs=2)
+    assert (path / "bundle.json").read_bytes() == (calibrated_bundle / "bundle.json").read_bytes()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -226,9 +207,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_evaluate_with_qc(calibrated: Path, tiny_acdc: Path, tmp_path: Path) -> None:
-    data, out = few(tiny_acdc, tmp_path / "data", 9, 10), tmp_path / "out"
-    summary = evaluate(data, calibrated, out, device="cpu", qc=True, severities=(3,))
+def test_evaluate_with_qc(calibrated_bundle: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    data, out = links(tiny_acdc, tmp_path / "data", [9, 10]), tmp_path / "out"
+    summary = evaluate(data, calibrated_bundle, out, device="cpu", qc=True, severities=(3,))
     said = summary["qc"]
     assert read_json(out / "summary.json")["qc"] == said
     assert said["n_stacks"] == 4 * (1 + len(SHIFTS)) and said["n_bad"] <= said["n_stacks"]
@@ -248,20 +229,17 @@ def test_evaluate_with_qc(calibrated: Path, tiny_acdc: Path, tmp_path: Path) -> 
     assert page.count("per slice</th>") == 1 and "None" not in page.split("In numbers")[1]
 
 
-def test_rows_do_not_depend_on_the_other_studies(calibrated: Path, tiny_acdc: Path, tmp_path: Path) -> None:
-    evaluate(
-        few(tiny_acdc, tmp_path / "a", 9, 10), calibrated, tmp_path / "both", device="cpu", qc=True, severities=[2]
-    )
-    evaluate(
-        few(tiny_acdc, tmp_path / "b", 10, 10), calibrated, tmp_path / "one", device="cpu", qc=True, severities=[2]
-    )
+def test_rows_do_not_depend_on_the_other_studies(calibrated_bundle: Path, tiny_acdc: Path, tmp_path: Path) -> None:
+    for name, numbers in (("both", [9, 10]), ("one", [10])):
+        data = links(tiny_acdc, tmp_path / f"{name}-data", numbers)
+        evaluate(data, calibrated_bundle, tmp_path / name, device="cpu", qc=True, severities=[2])
     for name in ("qc_stacks.csv", "qc_slices.csv", "qc_injected.csv"):
         both = [row for row in read_rows(tmp_path / "both" / name) if row["study"] == "patient010"]
         assert both and both == read_rows(tmp_path / "one" / name)
 
 
 def test_the_command_without_calibration(tiny_bundle: Path, tiny_acdc: Path, tmp_path: Path, capsys: Any) -> None:
-    data, out = few(tiny_acdc, tmp_path / "data", 1, 1), tmp_path / "out"
+    data, out = links(tiny_acdc, tmp_path / "data", [1]), tmp_path / "out"
     command = ["evaluate", str(data), "--bundle", str(tiny_bundle), "-o", str(out), "--device", "cpu"]
     assert main([*command, "--qc", "--severities", "1"]) == 0
     assert "not calibrated" in capsys.readouterr().out
@@ -270,8 +248,8 @@ def test_the_command_without_calibration(tiny_bundle: Path, tiny_acdc: Path, tmp
     assert said["stack"]["pDC"]["aurc"] is not None and said["severities"] == [1]
 
 
-def test_injected_errors_are_judged_beside_the_same_candidates(calibrated: Path, make_study: Any) -> None:
-    models, study = load_bundle(calibrated).models("SA", "cpu"), make_study("one", 3)
+def test_injected_errors_are_judged_beside_the_same_candidates(calibrated_bundle: Path, make_study: Any) -> None:
+    models, study = load_bundle(calibrated_bundle).models("SA", "cpu"), make_study("one", 3)
     found = list(qc._injected(study.stack("SA", "ED"), models, np.random.default_rng(0)))
     assert [strength for strength, _, _ in found] == [0.0, *qc.STRENGTHS]
     assert len({judgement["structures"]["RV"]["agreement"] for _, _, judgement in found}) == 1
