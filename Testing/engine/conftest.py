@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--kills N``: how often the refinement of `test_refinement.py` is killed (kill -9) before it may end."""
-    parser.addoption("--kills", type=int, default=4, help="kills of a running refinement in its test")
+    parser.addoption("--kills", type=int, default=3, help="kills of a running refinement in its test")
 
 
 @pytest.fixture(scope="session")
