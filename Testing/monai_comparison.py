@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ def monai_like(width: int, stages: int) -> dict[str, Any]:
             "num_res_units": 2,
         }
 
-    return min((of(first) for first in range(2, 2 * width + 9)), key=lambda p: abs(parameters_of(THEIRS, p) - size))
+    widths = range(2, 2 * width + 9)
+    least = bisect_left(widths, size, key=lambda first: parameters_of(THEIRS, of(first)))
+    nearest = map(of, widths[max(0, least - 1) : least + 1])
+    return min(nearest, key=lambda parameters: abs(parameters_of(THEIRS, parameters) - size))
 
 
 def run(args: argparse.Namespace, seed: int) -> list[dict[str, str]]:
