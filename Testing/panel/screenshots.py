@@ -83,7 +83,7 @@ class Pictures:
 
     def judge(self, study: Any) -> str:
         """Load, click Run QC, wait; the worst verdict."""
-        from RVQCSlicerLib.words import worst
+        from RVQCLib.overall import worst
 
         self.load(study)
         self.panel.click(self.widget.panel.run.run)
