@@ -88,7 +88,8 @@ class Pictures:
         self.load(study)
         self.panel.click(self.widget.panel.run.run)
         self.panel.wait(lambda: self.widget._run is None, PATIENCE_S)
-        return worst([stack["verdict"] for stack in self.widget.panel.result.stacks.values()])
+        result = self.widget.panel.result
+        return worst(map(result.verdict, result.stacks))
 
     def before_a_result(self, sound: Any) -> None:
         """Empty, running, and what a crash looks like."""
@@ -108,8 +109,8 @@ class Pictures:
         """One picture of every verdict, the flagged ones with the reconstruction over the mask."""
         from RVQCLib.shifts import shift_stack
 
-        self.verdict(sound)
         short_axis = tuple(stack for stack in sound.stacks if stack.view == "SA")
+        self.verdict(replace(sound, stacks=short_axis, labels=()))  # a long axis is to be looked at, whatever it is like
         for words, shifts in SPOILT.items():
             stacks = short_axis
             for shift, severity in shifts:
