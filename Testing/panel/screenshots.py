@@ -110,7 +110,8 @@ class Pictures:
         from RVQCLib.shifts import shift_stack
 
         short_axis = tuple(stack for stack in sound.stacks if stack.view == "SA")
-        self.verdict(replace(sound, stacks=short_axis, labels=()))  # a long axis is to be looked at, whatever it is like
+        # A long axis is to be looked at, whatever it is like.
+        self.verdict(replace(sound, stacks=short_axis, labels=()))
         for words, shifts in SPOILT.items():
             stacks = short_axis
             for shift, severity in shifts:
