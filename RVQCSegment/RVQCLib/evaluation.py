@@ -179,8 +179,7 @@ def _absent(labels: set[int], sources: Sequence[StudySource], data: str | Path) 
             f"The true masks in {data} hold no label but 1, which is the LV for M&Ms and the RV for ACDC, so say which it is: "
             "store an RV as 3, or an LV with its myocardium as 2."
         )
-    there = labels or set(LABELS.values())  # without any mask nothing is to be said of structures
-    return {s: f"no true mask has an {s}" for s in STRUCTURES if LABELS[s] not in there}
+    return {s: f"no true mask has an {s}" for s in STRUCTURES if LABELS[s] not in labels}
 
 
 @dataclass(frozen=True)

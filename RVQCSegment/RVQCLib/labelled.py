@@ -49,6 +49,11 @@ def labelled_parts(
     return {"train": [sources[n] for n in sorted(train)], "guard": [sources[n] for n in sorted(guard)]}
 
 
+def names_of(parts: Parts) -> dict[str, list[str]]:
+    """The studies' names, part by part."""
+    return {part: [source.name for source in sources] for part, sources in parts.items()}
+
+
 def has_labels(parts: Parts, view: str) -> bool:
     """Whether a view has labels to learn from and two labelled stacks to guard, the fewest beside which a new domain can be
     told; ACDC, for one, has no long axis."""

@@ -24,7 +24,7 @@ from RVQCLib.files import Cancelled, RVQCError, read_json, same_settings, whole_
 from RVQCLib.fitting import Report
 from RVQCLib.heap import give_back
 from RVQCLib.inference import choose_device
-from RVQCLib.labelled import has_labels, labelled_parts, tell_doubles
+from RVQCLib.labelled import has_labels, labelled_parts, names_of, tell_doubles
 from RVQCLib.locks import LOCK, sole_run
 from RVQCLib.material import gather, source_size
 from RVQCLib.newdomain import NewDomain, drawn
@@ -131,7 +131,7 @@ def refine_bundle(
     members.share(config.batch)  # or refuse a batch that cannot be shared
     parts = labelled_parts(labelled, bundle, config, report if members.leads else lambda event: None)
     claim = {"config": config.to_json(), "bundle": bundle.hash, "studies": [source.name for source in sources]}
-    claim["labelled"] = {part: [source.name for source in found] for part, found in parts.items()}
+    claim["labelled"] = names_of(parts)
     job = _Job(bundle, Path(out), home, config, device, report, cancelled, members, parts)
     for view in sorted({view for source in sources for view, _ in source.images} & set(bundle.views)):
         if not _without_lessons(job, view):
@@ -297,8 +297,8 @@ def _finish(job: _Job, domain: NewDomain, name: str) -> None:
     """Write the new bundle, calibrate it, segment with it, and put it in its place."""
     draft = job.work / "bundle"
     second = job.config.recipe.guarded
-    train, guard = ([source.name for source in job.parts[part]] for part in ("train", "guard"))
-    labelled = {"train": train, "validation": guard}
+    names = names_of(job.parts)
+    labelled = {"train": names["train"], "validation": names["guard"]}
     write_successor(
         draft, job.bundle, job.weights, job.records, name, second=second, domains=job.domains, labelled=labelled
     )
@@ -358,7 +358,7 @@ def _summary(job: _Job, domain: NewDomain, studies: list[dict[str, Any]], recali
         "studies": studies,
         "failed": [{"study": study, "reason": reason} for study, reason in sorted(domain.failed.items())],
         "views": job.views,
-        "labelled": {part: [source.name for source in sources] for part, sources in job.parts.items()},
+        "labelled": names_of(job.parts),
         "config": job.config.to_json(),
         "parent": {"name": job.bundle.name, "hash": job.bundle.hash},
         "device": job.device,

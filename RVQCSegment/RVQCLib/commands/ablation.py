@@ -5,16 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from RVQCLib.commands.common import (
-    Progress,
-    bundle_options,
-    bundle_path,
-    command,
-    jobs_option,
-    say,
-    seed_option,
-    split_option,
-)
+from RVQCLib.commands.common import Progress, bundle_path, command, comparison_options, say
 
 
 def add(commands: Any) -> None:
@@ -26,13 +17,8 @@ def add(commands: Any) -> None:
         "rvqc ablation acdc/training --split test --refined my-refined-bundle -o ablation",
         "The best network alone, {M} with QC, and refined: Dice and HD with paired intervals.",
     )
-    parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
-    parser.add_argument("-o", "--output", required=True, help="folder for ablation.json and ablation.csv")
-    bundle_options(parser)
+    comparison_options(parser, "folder for ablation.json and ablation.csv", "seed of the bootstrap intervals")
     parser.add_argument("--refined", help="folder of the bundle that 'rvqc refine' made of --bundle")
-    split_option(parser)
-    seed_option(parser, "seed of the bootstrap intervals")
-    jobs_option(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

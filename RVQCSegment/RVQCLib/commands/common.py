@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.files import RVQCError
-from RVQCLib.recipes import RECIPES
+from RVQCLib.recipes import MOST_SEEDS, RECIPES
 
 
 class Progress:
@@ -158,8 +158,8 @@ def seed_option(parser: argparse.ArgumentParser, help_: str) -> None:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 to {2**32 - 1}")
+    if not text.isdecimal() or int(text) >= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 to {MOST_SEEDS - 1}")
     return int(text)
 
 
@@ -241,14 +241,19 @@ def check_field(args: argparse.Namespace) -> None:
         )
 
 
-def split_option(parser: argparse.ArgumentParser) -> None:
-    """``--split``: which of the studies are judged."""
+def comparison_options(parser: argparse.ArgumentParser, output: str, seed: str) -> None:
+    """What commands that compare with true masks share: data, bundle, ``--split``, ``--jobs``; ``-o`` and ``--seed`` in own words."""
+    parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
+    parser.add_argument("-o", "--output", required=True, help=output)
+    bundle_options(parser)
     parser.add_argument(
         "--split",
         default="all",
         choices=("all", "train", "validation", "test"),
         help="which part of the split that the bundle records; all: every study found",
     )
+    seed_option(parser, seed)
+    jobs_option(parser)
 
 
 def candidates_option(parser: argparse.ArgumentParser) -> None:

@@ -6,16 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from RVQCLib.commands.common import (
-    Progress,
-    bundle_options,
-    bundle_path,
-    command,
-    jobs_option,
-    say,
-    seed_option,
-    split_option,
-)
+from RVQCLib.commands.common import Progress, bundle_path, command, comparison_options, say
 
 
 def add(commands: Any) -> None:
@@ -26,11 +17,8 @@ def add(commands: Any) -> None:
         "Compare with true masks: Dice, HD and HD95; with --qc, how good the QC is.",
         "rvqc evaluate acdc/training --split test --qc -o evaluation",
     )
-    parser.add_argument("data", help="a folder of studies with true masks (M&Ms-2 or ACDC: …_gt)")
-    parser.add_argument("-o", "--output", required=True, help="folder for summary.json, stacks.csv, evaluation.html")
-    bundle_options(parser)
-    split_option(parser)
-    seed_option(parser, "seed of the bootstrap intervals, and of the shifts of --qc")
+    output = "folder for summary.json, stacks.csv, evaluation.html"
+    comparison_options(parser, output, "seed of the bootstrap intervals, and of the shifts of --qc")
     parser.add_argument(
         "--qc",
         action="store_true",
@@ -45,7 +33,6 @@ def add(commands: Any) -> None:
         metavar="1..5",
         help="severities of the shifts of --qc, from 1, hardly seen, to 5, a bad scan",
     )
-    jobs_option(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
