@@ -29,12 +29,17 @@ style: .venv/ready
 	$(BIN)/ruff format --check .
 
 # A process a core, of one thread each. The panel's tests are runs of pytest of their own: the stand-in's qt, ctk and slicer
-# must not leak into the engine's tests, and every file of them begins with a fresh application. Where the stand-in cannot
-# be installed or started its tests are skipped and the reason is printed.
+# must not leak into the engine's tests, and every file of them begins with a fresh application, a file a core. Where the
+# stand-in cannot be installed or started its tests are skipped and the reason is printed.
+PANEL_TESTS := $(wildcard Testing/panel/test_*.py)
 test: style
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 	-$(MAKE) --no-print-directory .venv/panel
-	for file in Testing/panel/test_*.py; do $(BIN)/python -m pytest -rs $$file || [ $$? = 5 ] || exit 1; done
+	$(MAKE) --no-print-directory --jobs $$(getconf _NPROCESSORS_ONLN) $(addprefix --,$(filter output-sync,$(.FEATURES))) $(PANEL_TESTS)
+
+.PHONY: $(PANEL_TESTS)
+$(PANEL_TESTS):
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs $@ || [ $$? = 5 ]
 
 .venv/panel: .venv/ready Testing/host/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement Testing/host/requirements.txt

@@ -43,7 +43,8 @@ def make(home: Path) -> None:
             made.write_acdc(study, home / name)
     (home / "new" / "empty").mkdir()
     made.write_tiny_bundle(home / "parent", views=("SA",))
-    calibrate_bundle(home / "parent", home / "labelled", part="all", device="cpu")
+    few = made.links(home / "labelled", home / "few", [1, 2])
+    calibrate_bundle(home / "parent", few, part="all", device="cpu")
     make_long_axis(home / "la", made)
     save_run(home)
     segment_cohort(home / "new", home / "parent", home / "batch", device="cpu")
@@ -57,8 +58,9 @@ def make_long_axis(home: Path, made: ModuleType) -> None:
     grid = {"views": ("LA",), "spacing": (3.0, 3.0, 10.0), "size": (80, 80)}
     write_phantom(home / "labelled", 6, seed=1, diseases=("NOR",), **grid)
     write_phantom(home / "new", 3, seed=2, labelled=0, **grid)
+    write_phantom(home / "few", 2, seed=3, diseases=("NOR",), **grid)
     made.write_tiny_bundle(home / "parent", views=("LA",))
-    calibrate_bundle(home / "parent", home / "labelled", part="all", device="cpu")
+    calibrate_bundle(home / "parent", home / "few", part="all", device="cpu")
 
 
 def save_run(home: Path) -> None:
