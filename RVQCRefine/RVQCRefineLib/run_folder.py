@@ -220,11 +220,6 @@ class RunFolder:
         home = self.path / "studies"
         return home.is_dir() and any((study / "before" / "quality.json").is_file() for study in home.iterdir())
 
-    def checkpoints(self) -> list[str]:
-        """The candidates whose refinement has begun, as "SA/candidate1"."""
-        found = self.path.glob("*/candidate*.safetensors")
-        return sorted(file.relative_to(self.path).with_suffix("").as_posix() for file in found)
-
 
 def _event(line: bytes) -> dict[str, Any] | None:
     try:

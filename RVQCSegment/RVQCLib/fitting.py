@@ -18,13 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from RVQCLib.augmentation import AugmentationConfig, augment, sample_grid, warp_labels
+from RVQCLib.checkpoints import (
+    moments,
+    random_states,
+    read_checkpoint,
+    read_own,
+    restore_moments,
+    restore_random,
+    under,
+    write_checkpoint,
+)
 from RVQCLib.dataset import Example
-from RVQCLib.files import Cancelled, RVQCError, same_settings, whole_file
+from RVQCLib.files import Cancelled
 from RVQCLib.losses import deep_supervised_loss, one_hot, reconstruction_loss, supervised_loss
 from RVQCLib.mask_errors import corrupt_slice
 from RVQCLib.networks import build
@@ -242,59 +250,31 @@ class _State:
         return dice
 
     def save(self, path: Path) -> None:
-        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average/{k}": v for k, v in self.average.items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam/{index}/{key}": value for key, value in values.items()}
-        for number, snapshot in enumerate(self.snapshots):
-            tensors |= {f"snapshot/{number}/{k}": v for k, v in snapshot.weights.items()}
+        weights = {f"{n}/{k}": v for n, snapshot in enumerate(self.snapshots) for k, v in snapshot.weights.items()}
         meta = {
             "config": self.config.to_json(),
             "epoch": self.epoch,
             "updates": self.updates,
             "snapshots": [{"epoch": s.epoch, "score": s.score, "dice": s.dice} for s in self.snapshots],
         }
-        tensors |= {f"random/{kind}": state for kind, state in random_states(self.device).items()}
-        with whole_file(path) as part:
-            # Clones, because safetensors refuses tensors that share memory.
-            save_file(
-                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-                part,
-                metadata={"state": json.dumps(meta)},
-            )
+        write_checkpoint(
+            path,
+            meta,
+            model=self.model.state_dict(),
+            average=self.average,
+            adam=moments(self.optimizer),
+            snapshot=weights,
+            random=random_states(self.device),
+        )
 
     def load(self, path: Path) -> None:
-        meta, tensors = read_checkpoint(path)
-        if not same_settings(meta["config"], self.config.to_json(), RunConfig(task="", network="").to_json()):
-            raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
+        meta, tensors = read_own(path, self.config.to_json(), RunConfig(task="", network="").to_json())
         self.epoch, self.updates = meta["epoch"], meta["updates"]
         self.model.load_state_dict(under(tensors, "model"))
         self.average = {k: v.to(self.device) for k, v in under(tensors, "average").items()}
         self.snapshots = _snapshots(meta, tensors)
-        adam = self.optimizer.state_dict()
-        adam["state"] = {}
-        for key, value in under(tensors, "adam").items():
-            index, _, name = key.partition("/")
-            adam["state"].setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(adam)
+        restore_moments(self.optimizer, under(tensors, "adam"))
         restore_random(under(tensors, "random"), self.device)
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a checkpoint says of itself, and its tensors, on the CPU.
-
-    Raises
-    ------
-    RVQCError
-        It is damaged, or no checkpoint.
-    """
-    try:
-        with safe_open(path, "pt") as stored:
-            # Clones, because Windows does not replace a file of which tensors are views.
-            tensors = {key: stored.get_tensor(key).clone() for key in stored.keys()}  # noqa: SIM118
-            return json.loads(stored.metadata()["state"]), tensors
-    except (SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise RVQCError(f"{path} is no whole checkpoint of RVQC ({error}); remove it to train anew.") from error
 
 
 def read_snapshots(path: Path) -> list[Snapshot]:
@@ -313,27 +293,6 @@ def _snapshots(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Snapsho
         Snapshot(s["epoch"], s["score"], s["dice"], under(tensors, f"snapshot/{number}"))
         for number, s in enumerate(meta["snapshots"])
     ]
-
-
-def random_states(device: str) -> dict[str, Tensor]:
-    """The states of torch's own generators, which dropout draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.startswith("cuda"):
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def restore_random(states: dict[str, Tensor], device: str) -> None:
-    """Put torch's own generators back into what `random_states` returned."""
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if "cuda" in states and device.startswith("cuda"):
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix/``, by the rest of their names."""
-    return {k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix + "/")}
 
 
 def build_like(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -13,15 +12,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from RVQCLib.bundle import ViewModels
+from RVQCLib.checkpoints import (
+    moments,
+    random_states,
+    read_own,
+    restore_moments,
+    restore_random,
+    under,
+    write_checkpoint,
+)
 from RVQCLib.distributed import crew
-from RVQCLib.files import RVQCError, same_settings, whole_file
-from RVQCLib.fitting import Report, native_precision, random_states, read_checkpoint, restore_random, under
+from RVQCLib.files import RVQCError
+from RVQCLib.fitting import Report, native_precision
 from RVQCLib.guards import EpochRecord, best_of
 from RVQCLib.inference import reconstruct
 from RVQCLib.losses import semi_supervised_loss, supervised_loss
@@ -233,18 +240,17 @@ class Learner:
         """Write all that the next epoch needs, whole; only the leader does."""
         if not self.crew.leads:
             return
-        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average/{k}": v for k, v in self.average.items()}
-        tensors |= {f"best/{k}": v for k, v in self.best.items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam/{index}/{key}": value for key, value in values.items()}
-        tensors |= {f"random/{kind}": state for kind, state in random_states(self.device).items()}
         meta = {"config": self.config.to_json(), "epoch": self.epoch, "updates": self.updates}
         meta["history"] = [record.to_json() for record in self.history]
-        with whole_file(path) as part:
-            # Clones, because safetensors refuses tensors that share memory.
-            stored = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            save_file(stored, part, metadata={"state": json.dumps(meta)})
+        write_checkpoint(
+            path,
+            meta,
+            model=self.model.state_dict(),
+            average=self.average,
+            best=self.best,
+            adam=moments(self.optimizer),
+            random=random_states(self.device),
+        )
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; without one, begin.
@@ -257,20 +263,13 @@ class Learner:
         torch.manual_seed(self.config.seed)
         if not path.exists():
             return
-        meta, tensors = read_checkpoint(path)
-        if not same_settings(meta["config"], self.config.to_json(), RefinementConfig().to_json()):
-            raise RVQCError(f"{path} is a checkpoint of another configuration; remove it or choose another --work.")
+        meta, tensors = read_own(path, self.config.to_json(), RefinementConfig().to_json())
         self.epoch, self.updates = meta["epoch"], meta["updates"]
         self.history = [_record(values) for values in meta["history"]]
         self.model.load_state_dict(under(tensors, "model"))
         self.average = {k: v.to(self.device) for k, v in under(tensors, "average").items()}
         self.best = {k: v.to(self.device) for k, v in under(tensors, "best").items()}
-        adam = self.optimizer.state_dict()
-        adam["state"] = {}
-        for key, value in under(tensors, "adam").items():
-            index, _, name = key.partition("/")
-            adam["state"].setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(adam)
+        restore_moments(self.optimizer, under(tensors, "adam"))
         restore_random(under(tensors, "random"), self.device)
 
 

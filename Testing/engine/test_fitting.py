@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from RVQCLib import fitting
+from RVQCLib import checkpoints, fitting
 from RVQCLib.augmentation import AugmentationConfig
+from RVQCLib.checkpoints import read_checkpoint
 from RVQCLib.dataset import Example
 from RVQCLib.files import Cancelled, RVQCError
 from RVQCLib.fitting import (
@@ -29,7 +30,6 @@ from RVQCLib.fitting import (
     build_like,
     keep_best,
     native_precision,
-    read_checkpoint,
     read_snapshots,
     train_network,
     validation_dice,
@@ -242,7 +242,7 @@ def test_weights_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills while the second epoch is written: the first stays, nothing lies beside it."""
     checkpoint, config = tmp_path / "c.safetensors", run()
-    real = fitting.save_file
+    real = checkpoints.save_file
     written: list[bytes] = []
 
     def save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -253,7 +253,7 @@ def test_a_checkpoint_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device")
         written.append(path.read_bytes())
 
-    monkeypatch.setattr(fitting, "save_file", save)
+    monkeypatch.setattr(checkpoints, "save_file", save)
     with pytest.raises(OSError, match="No space"):
         train_network(config, TRAIN, VALIDATION, checkpoint=checkpoint)
     assert checkpoint.read_bytes() == written[0]

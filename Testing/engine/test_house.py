@@ -50,6 +50,7 @@ ORDER = [
     *(
         "losses",
         "augmentation",
+        "checkpoints",
         "fitting",
         "drawing",
         "charts",
@@ -102,6 +103,7 @@ TORCH_ROOMS = {
     "networks",
     "losses",
     "augmentation",
+    "checkpoints",
     "fitting",
     "training_config",
     "runs",
