@@ -30,9 +30,8 @@ class RVQCRefine(ScriptedLoadableModule):
         parent.dependencies = ["RVQCSegment"]
         parent.contributors = ["The RVQC developers"]
         parent.helpText = _(
-            "Lets a bundle learn, without labels, from a folder of studies that it could not be trusted with; shows every "
-            "mask before and after, and uses nothing that nobody has accepted. <b>Research use only, not a medical "
-            "device.</b>"
+            "Adapts a bundle to a folder of unlabelled studies that it could not be trusted with, and shows every mask before "
+            "and after. The new bundle is used only after somebody adopts it. <b>Research use only, not a medical device.</b>"
         )
         parent.acknowledgementText = _("After Galati and Zuluaga, STACOM 2021.")
 

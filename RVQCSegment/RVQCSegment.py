@@ -5,7 +5,6 @@ Research use only, not a medical device.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ from RVQCSlicerLib.chosen_bundle import chosen_bundle
 from RVQCSlicerLib.installer import install, outdated
 from RVQCSlicerLib.loading import get_ready, load_study
 from RVQCSlicerLib.panel import Panel
-from RVQCSlicerLib.parameters import STACKS, Parameters
+from RVQCSlicerLib.parameters import STACKS, Parameters, default_results
 from RVQCSlicerLib.process import Outcome, application_worker
 from RVQCSlicerLib.results import Result
 from RVQCSlicerLib.run import Cine, Request, Run, chosen_images, run_and_wait, study_of
@@ -112,7 +111,7 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
         cines = {view: cine for view, cine in (("SA", saCine), ("LA", laCine)) if cine is not None}
         request = Request(
             study=name or study_of([*volumes.values(), *(cine.sequence for cine in cines.values())]),
-            out=results or self.default_results(),
+            out=results or default_results(),
             volumes={key: volume for key, volume in volumes.items() if volume is not None},
             cines=cines,
             bundle=chosen_bundle(bundle).path,
@@ -131,11 +130,6 @@ class RVQCSegmentLogic(ScriptedLoadableModuleLogic):
             **chosen_images(p), bundle=p.bundle, device=p.device, name=p.study, results=p.results_folder,
             wait=False, done=done, progress=progress,
         )  # fmt: skip
-
-    @staticmethod
-    def default_results() -> str:
-        """Where results go when no folder is named."""
-        return os.path.join(getattr(slicer.app, "defaultScenePath", "") or os.path.expanduser("~"), "RVQC")
 
 
 def _nothing(event: Any) -> None:
@@ -264,7 +258,7 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         result, key, p = self.panel.result, self.panel.key, self.logic.parameters
         if result is None:
             return
-        fallback = p.results_folder or self.logic.default_results()
+        fallback = p.results_folder or default_results()
         if self._guarded(
             lambda: review.decide(
                 result, key, kind, self.panel.review.decision, fallback=fallback, candidate=p.candidate

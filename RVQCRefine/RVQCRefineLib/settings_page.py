@@ -21,7 +21,8 @@ from RVQCSlicerLib.timers import one_shot
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 MODES = {
-    "guarded": "Learns from flagged and labelled slices together, watches a guard, and takes everything back when it falls.",
+    "guarded": "Learns from labelled slices that are given the look of the flagged studies. What is learnt becomes a second pool of "
+    "networks, asked only about studies that the old ones cannot be trusted with. All is taken back if the Dice on the guard falls.",
     "paper": "Equation 2 of Galati and Zuluaga (2021): learns from the reconstructions with weight 1/k in epoch k; no guard.",
     "entropy": "Makes the networks surer of themselves (TENT), the baseline that others use; no labels, no guard.",
     "none": "Learns nothing: the studies are segmented and judged with the bundle as it is.",
@@ -37,7 +38,7 @@ _NUMBERS = {
         256,
         "An even number; where there are labelled ones, all are labelled in guarded, half of them in paper",
     ),
-    "seed": ("Seed:", DEFAULT.seed, 0, 999999, "Of everything that is drawn; the same seed gives the same bundle"),
+    "seed": ("Seed:", DEFAULT.seed, 0, 999999, "Of every random choice; the same seed gives the same bundle"),
 }
 PAUSE_MS = 400
 GONE = "\N{BLACK UP-POINTING TRIANGLE}"
@@ -132,7 +133,7 @@ class SettingsPage:
 
     def _lay_out(self) -> None:
         more = ctk.ctkCollapsibleButton()
-        more.text = "For those who know"
+        more.text = "Advanced"
         inner = qt.QFormLayout(more)
         for name, (label, value, low, high, words) in _NUMBERS.items():
             box = qt.QSpinBox()
@@ -203,15 +204,15 @@ class SettingsPage:
         mode, labelled = list(MODES)[self.mode.currentIndex], bool(self.labelled.currentPath.strip())
         self.mode_said.text = MODES[mode]
         if labelled and mode in SUPERVISED:
-            self.labels.text = "L_SUP: labelled slices are in every step; a part of the studies is never learnt from and guards the Dice."
+            self.labels.text = "Learnt from in every step (L_SUP), but for a part that is never learnt from: on it the Dice is guarded."
         elif labelled:
             self.labels.text = (
                 "This mode does not learn from labels; a part of the studies shows what becomes of the Dice."
             )
         else:
             self.labels.text = (
-                "Without labelled studies L_SUP is missing and no Dice can be measured: only the candidates' agreement "
-                "guards, and the new bundle keeps the old calibration with wider bounds."
+                "Without labelled studies (no L_SUP) nothing can be compared with true masks: only the candidates' agreement guards "
+                "the result, and the new bundle keeps the old calibration with wider bounds."
             )
         self.labels.setStyleSheet("color: #566270;" if labelled else "color: #7a4a00;")
         out = self.out.currentPath.strip()

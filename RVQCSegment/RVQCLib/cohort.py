@@ -21,6 +21,7 @@ from RVQCLib.files import Cancelled, RVQCError, check_apart, check_folder
 from RVQCLib.layouts import StudySource
 from RVQCLib.locks import sole_part
 from RVQCLib.manifest import JOURNALS, Journal, read_run, settings_hash
+from RVQCLib.overall import against
 from RVQCLib.processes import Outcome, Task, Work, run_here, run_processes
 from RVQCLib.quality import QCOptions
 from RVQCLib.reviews import utc_now
@@ -337,4 +338,4 @@ def _reason(record: dict[str, Any]) -> str:
     if record["state"] == "edited":
         return edited_words(record)
     reasons = [r for s in record["stacks"] if s["verdict"] == study_verdict(record) for r in s["reasons"]]
-    return next(iter([*reasons, *(check for check in record["checks"] if check.startswith("anatomy: "))]), "")
+    return next(iter([*reasons, *against(record["checks"])]), "")

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class StudySource:
         still to be picked, and the mask of all its frames, the file under (view, ""). A DICOM file stands for its whole series.
     layout : "acdc", "mnms2", "plain", "file", "cine", "dicom", or "" where no image was found.
     problems : sentences; a study with any is listed but not loaded.
+    notes : sentences of what was assumed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class StudySource:
     vendor: str = ""
     layout: str = "plain"
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def image_files(self) -> list[tuple[Key, tuple[Path, int | None]]]:
@@ -75,7 +77,7 @@ class StudySource:
             read_image(path, view=view, phase=phase, frame=frame) for (view, phase), (path, frame) in files if phase
         )
         cines = tuple(tuple(read_cine(path, view=view)) for (view, phase), (path, _) in files if not phase)
-        study = Study(self.name, stacks, (), self.group, self.vendor, cines)
+        study = Study(self.name, stacks, (), self.group, self.vendor, cines, self.notes)
         return replace(study, labels=tuple(source._masks(study))) if labels else study
 
     def _at_labelled_frames(self) -> StudySource:
@@ -172,8 +174,8 @@ def one_file(path: Path) -> StudySource:
         if not path.is_file() or not _has_dicom(path):
             raise RVQCError(f"{path} is of no format that RVQC reads; give {', '.join(SUFFIXES)} or DICOM.")
         cine, slices = _size(path)
-        view = "SA" if slices > 1 else "LA"
-        return StudySource(_name(path.parent), {(view, "" if cine else "ED"): path}, layout="dicom")
+        images: dict[Key, Entry] = {("SA" if slices > 1 else "LA", "" if cine else "ED"): path}
+        return StudySource(_name(path.parent), images, layout="dicom", notes=_assumed(images, {path}))
     if (path.parent / "Info.cfg").is_file():
         study = in_folder(path.parent)[0]
         images = {key: entry for key, entry in study.images.items() if entry == path}
@@ -181,8 +183,10 @@ def one_file(path: Path) -> StudySource:
             labels = {key: entry for key, entry in study.labels.items() if key in images}
             return replace(study, images=images, labels=labels, problems=())
     name = read_name(_stem(path))
-    view, phase = _settle(path, name)
-    return StudySource(name.study or _stem(path), {(view, phase): path}, layout="file" if phase else "cine")
+    images = {_settle(path, name): path}
+    layout = "file" if any(phase for _, phase in images) else "cine"
+    notes = () if name.phase else _assumed(images, {path})
+    return StudySource(name.study or _stem(path), images, layout=layout, notes=notes)
 
 
 def mixed(folder: Path, studies: list[StudySource]) -> StudySource:
@@ -272,6 +276,16 @@ def _settle(path: Path, name: Name) -> Key:
     return name.view or ("SA" if slices > 1 else "LA"), name.phase or ("" if cine else "ED")
 
 
+def _assumed(images: Mapping[Key, Entry], unnamed: Collection[Path]) -> tuple[str, ...]:
+    """A sentence for every image that is taken for ED because nothing says its phase, nor that another one is of ES."""
+    told = "its name does not say which phase it is, so it is taken for end-diastole; put ES in the name of an image at end-systole"
+    return tuple(
+        f"{view} ED: {told}"
+        for (view, phase), path in images.items()
+        if phase == "ED" and path in unnamed and (view, "ES") not in images
+    )
+
+
 def _unknown_view(path: Path, words: str) -> str:
     return f"{path} is named as another view ({words}); RVQC segments short-axis and four-chamber images, give these."
 
@@ -311,7 +325,9 @@ def _group(folder: Path, name: str, files: dict[Path, Name]) -> StudySource:
     subject = find_subject(folder, name) if mnms2 else find_subject(folder, name, MNMS1) if mnms1 else Subject()
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
     layout = "mnms2" if mnms2 else "plain" if any(phase for _, phase in images) else "cine"
-    return StudySource(name, images, dict(_ordered(labels)), subject.disease, subject.vendor, layout, tuple(problems))
+    notes = _assumed(images, {path for path, said in files.items() if not said.phase})
+    masks, (group, vendor) = dict(_ordered(labels)), (subject.disease, subject.vendor)
+    return StudySource(name, images, masks, group, vendor, layout, tuple(problems), notes)
 
 
 def _ordered(files: dict[Key, Path]) -> list[tuple[Key, Path]]:
@@ -349,7 +365,7 @@ def _has_dicom(path: Path) -> bool:
 
 def _dicom(folder: Path) -> StudySource:
     images: dict[Key, Path] = {}
-    problems = []
+    unnamed, problems = set(), []
     try:
         series = list_series(folder)
         known = [one for one in series if not other_view(one[1])]
@@ -369,6 +385,8 @@ def _dicom(folder: Path) -> StudySource:
                 twice = "_".join(filter(None, key))
                 problems.append(f"{folder} holds two series that look like {twice}; leave the one that is meant.")
             images.setdefault(key, path)
+            unnamed |= set() if words.phase else {path}
     except RVQCError as error:
         problems.append(str(error))
-    return StudySource(_name(folder), images, layout="dicom", problems=tuple(problems))
+    notes = _assumed(images, unnamed)
+    return StudySource(_name(folder), images, layout="dicom", problems=tuple(problems), notes=notes)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from RVQCLib.stack import VIEWS
+
 VERDICTS = ("trusted", "look", "ood")
 """From good to bad."""
 
 
 def worst(verdicts: Iterable[str], checks: Iterable[str] = (), view: str = "") -> str:
-    """The worst of some verdicts, "" of none; ``look`` at least where their study's anatomy is none that a heart has.
+    """The worst of some verdicts, "" of none; ``look`` at least where the checks of their study speak against it.
 
-    Where ED and ES are exchanged, each stack is as good as ever, but the ejection fraction is negative.
+    They do (`against`) where its anatomy is none that a heart has (where ED and ES are exchanged, each stack is as good as ever, but the
+    ejection fraction is negative), and where the bundle has a caution for the view.
 
     Parameters
     ----------
     checks : The study's sentences, ``checks`` of quality.json.
-    view : Whose anatomy counts, "" for that of every view.
+    view : Whose checks count, "" for those of every view.
     """
-    odd = any(check.startswith(f"anatomy: {view}") for check in checks)
-    return max([*verdicts, *(["look"] if odd else [])], key=VERDICTS.index, default="")
+    odd = ["look"] if against(checks, view) else []
+    return max([*verdicts, *odd], key=VERDICTS.index, default="")
+
+
+def against(checks: Iterable[str], view: str = "") -> list[str]:
+    """The checks of a study for which `worst` says ``look``: odd anatomy, a caution of the bundle."""
+    begins = (f"anatomy: {view}", *(f"{one}: " for one in ([view] if view else VIEWS)))
+    return [check for check in checks if check.startswith(begins)]

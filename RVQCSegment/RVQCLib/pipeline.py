@@ -95,22 +95,22 @@ def segment_study(
     cautions = tuple(f"{view}: {text}" for view, text in bundle.cautions.items() if view in study.views)
     shortened = tuple(_shortened(r.judgement) for r in results if "above_base" in r.judgement)
     tried = tuple(_tried(r.judgement) for r in results if "ways_tried" in r.judgement)
-    checks = (*left_out, *cautions, *tried, *shortened, *study_checks(volumes))
+    checks = (*study.notes, *left_out, *cautions, *tried, *shortened, *study_checks(volumes))
     return StudyResult(study, tuple(results), checks, {**provenance(bundle, device, options), "cine": taken})
 
 
 def _tried(entry: Mapping[str, Any]) -> str:
     return (
-        f"{entry['view']} {entry['phase']}: the image's header does not say how the patient lies in it, so it was laid down in the "
-        "way in which the best RV was found"
+        f"{entry['view']} {entry['phase']}: the image's header does not say how the patient lies in it; all eight orientations were "
+        "tried, and the one with the best predicted RV was kept"
     )
 
 
 def _shortened(entry: Mapping[str, Any]) -> str:
     above = entry["above_base"]
     return (
-        f"{entry['view']} {entry['phase']}: slice {above['slice'] + 1} is rather the atrium than the RV (predicted Dice "
-        f"{above['predicted_dice']:.2f}), so the RV ends below it"
+        f"{entry['view']} {entry['phase']}: slice {above['slice'] + 1} probably shows the atrium (predicted Dice of the RV "
+        f"{above['predicted_dice']:.2f}), so the RV was left out of it"
     )
 
 

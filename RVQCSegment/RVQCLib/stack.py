@@ -117,6 +117,7 @@ class Study:
     group, vendor : disease group and scanner vendor, empty where unknown.
     cines : per view that came as a cine, its frames in time order (phase ""), from which ED and ES are still to be
         picked.
+    notes : sentences of what was assumed in reading it.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Study:
     group: str = ""
     vendor: str = ""
     cines: tuple[tuple[Stack, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -88,6 +88,8 @@ def _install_packages(requirements: str) -> None:
     try:
         packaging.pip_ensure(packaging.load_requirements(requirements), requester="RVQC")
     except RuntimeError as error:
-        raise RVQCError("Nothing was installed, as you wished; press Install when you want it.") from error
+        raise RVQCError(
+            "Nothing was installed, because you declined; press Install what is missing to be asked again."
+        ) from error
     except subprocess.CalledProcessError as error:
         raise RVQCError(f"pip could not install what {requirements} lists; the Python console shows why.") from error

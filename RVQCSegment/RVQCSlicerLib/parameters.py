@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Generic, TypeVar
 
 import slicer
@@ -34,6 +35,11 @@ class _Value(Generic[T]):
     def __set__(self, parameters: Any, value: T) -> None:
         text = str(value).lower() if isinstance(self._default, bool) else str(value)
         parameters.node.SetParameter(self._name, text)
+
+
+def default_results() -> str:
+    """Where results go when no folder is named."""
+    return os.path.join(getattr(slicer.app, "defaultScenePath", "") or os.path.expanduser("~"), "RVQC")
 
 
 class Parameters:

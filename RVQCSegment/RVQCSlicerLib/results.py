@@ -76,11 +76,8 @@ class Result:
         return self.node.GetAttribute("RVQC.Folder") or ""
 
     def verdict(self, key: str) -> str:
-        """A stack's verdict; "look" at best where the study's checks speak against its view: odd anatomy, or a caution of the
-        bundle."""
-        view, checks = split(key)[0], self.quality["checks"]
-        cautions = ["look"] if any(check.startswith(f"{view}: ") for check in checks) else []
-        return worst([self.stacks[key]["verdict"], *cautions], checks, view)
+        """A stack's verdict; "look" at best where the study's checks speak against its view (`RVQCLib.overall`)."""
+        return worst([self.stacks[key]["verdict"]], self.quality["checks"], split(key)[0])
 
     def image(self, key: str) -> dict[str, Any]:
         """Which image was judged: "file", "frame" of a cine, "sha256"; empty in results of an earlier RVQC."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import slicer
 
 from RVQCSlicerLib.chosen_bundle import chosen_bundle
 from RVQCSlicerLib.folder_line import folder_line
-from RVQCSlicerLib.parameters import Parameters
+from RVQCSlicerLib.parameters import Parameters, default_results
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 _WORDS = {
@@ -57,7 +58,7 @@ class RunBox:
         self.results.currentPath = parameters.results_folder
         self.device.currentIndex = DEVICES.index(parameters.device) if parameters.device in DEVICES else 0
         self._updating = False
-        self._say_bundle()
+        self._say_folders()
 
     def rest(self, *, ready: bool) -> None:
         """Nothing runs; `ready` says whether there is something to run."""
@@ -100,6 +101,10 @@ class RunBox:
         self.device.connect("currentIndexChanged(int)", self._on_changed)
         form.addRow("Bundle:", self.bundle)
         form.addRow("Results:", self.results)
+        self.results_in = qt.QLabel()
+        self.results_in.objectName, self.results_in.wordWrap = "RVQCResultsIn", True
+        self.results_in.setStyleSheet("color: #566270;")
+        form.addRow("", self.results_in)
         form.addRow("Device:", self.device)
         return box
 
@@ -116,7 +121,10 @@ class RunBox:
         row.addWidget(refine)
         return row
 
-    def _say_bundle(self) -> None:
+    def _say_folders(self) -> None:
+        folder = self._parameters().results_folder or default_results()
+        breakable = folder.replace(os.sep, f"{os.sep}\N{ZERO WIDTH SPACE}")  # else a long path would widen the panel
+        self.results_in.text = f"Results go to {breakable}, accepted masks to its folder “accepted”."
         chosen = chosen_bundle(self._parameters().bundle)
         self.in_use.text, self.in_use.toolTip = chosen.said, chosen.path
         self.in_use.setStyleSheet("color: #7a4a00; font-weight: 600;" if chosen.gone else "")
@@ -127,7 +135,7 @@ class RunBox:
         parameters = self._parameters()
         parameters.bundle, parameters.results_folder = self.bundle.currentPath, self.results.currentPath
         parameters.device = DEVICES[self.device.currentIndex]
-        self._say_bundle()
+        self._say_folders()
 
 
 def _time(seconds: float) -> str:

@@ -103,10 +103,11 @@ FIRST = "[...document.querySelectorAll('#body tr')].map((row) => row.dataset.stu
 
 def test_a_study_of_odd_anatomy_is_to_be_looked_at() -> None:
     stacks = [{"verdict": "trusted", "reasons": []}, {"verdict": "trusted", "reasons": []}]
-    record = {"state": "done", "stacks": stacks, "checks": ["LA: only for tests"]}
+    record = {"state": "done", "stacks": stacks, "checks": ["SA ED: its name does not say which phase it is"]}
     assert (study_verdict(record), _reason(record)) == ("trusted", "")
-    record["checks"] += ["anatomy: SA RV is larger at end-systole than at end-diastole"]
-    assert (study_verdict(record), _reason(record)) == ("look", record["checks"][1])
+    for check in ("LA: only for tests", "anatomy: SA RV is larger at end-systole than at end-diastole"):
+        record["checks"][1:] = [check]
+        assert (study_verdict(record), _reason(record)) == ("look", check)
     stacks[1] |= {"verdict": "ood", "reasons": ["unusual shape"]}
     assert (study_verdict(record), _reason(record)) == ("ood", "unusual shape")
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from RVQCLib.images import is_exchanged, read_mask, write_mask
 from RVQCLib.names import other_view, read_name
 from RVQCLib.phantom import write_phantom
 from RVQCLib.stack import with_indices_of
-from RVQCLib.study import Geometry, Stack, Study, find_studies, read_study
+from RVQCLib.study import Geometry, Stack, Study, find_studies, read_study, source_of
 
 only_bytes = pytest.mark.skipif(sys.platform != "linux", reason="the file system takes no name that is not UTF-8")
 IMAGE = np.arange(2 * 4 * 5, dtype=np.int16).reshape(2, 4, 5)
@@ -693,3 +694,20 @@ def test_no_true_mask_looks_exchanged(acdc: Path) -> None:
     assert len(masks) == 200 and not any(map(is_exchanged, masks))
     for pixels in masks[::10]:
         assert is_exchanged(EXCHANGED[pixels])
+
+
+def test_an_image_whose_name_says_no_phase_is_told_to_be_taken_for_ed(tiny_study: Study, tmp_path: Path) -> None:
+    image = next(stack for stack in tiny_study.stacks if stack.view == "SA")
+    for name in ("case17", "case18_SA_ES", "case19_SA_ED", "case20_end"):
+        (tmp_path / name).mkdir()
+        write_mask(
+            replace(image, pixels=np.clip(image.pixels, 0, 255).astype(np.uint8)), tmp_path / name / f"{name}.nii.gz"
+        )
+    told = {source.name: source.notes for source in find_studies(tmp_path)}
+    assert not told["case18_SA_ES"] and not told["case19_SA_ED"]
+    (note,) = told["case17"]
+    assert told["case20_end"] == (note,) and note.startswith("SA ED: its name does not say which phase it is")
+    file = tmp_path / "case17" / "case17.nii.gz"
+    assert source_of(file).notes == read_study(file).notes == (note,)
+    file.rename(tmp_path / "case18_SA_ES" / "case18_SA.nii.gz")  # beside an ES that is named, the other one is ED
+    assert source_of(tmp_path / "case18_SA_ES").notes == ()

@@ -63,10 +63,13 @@ def test_from_a_folder_to_an_adopted_bundle(walk: Walk, panel: Any, data: Path, 
     panel.click(dialog.back)  # a step can be left and come back to
     assert "3 will be used" in dialog.folder.said.text
     walk.set(bundle=data / "parent", labelled=None)
-    assert "L_SUP is missing" in dialog.settings.labels.text
+    assert "no L_SUP" in dialog.settings.labels.text
     panel.click(dialog.back)
     walk.set(bundle=data / "parent", labelled=data / "labelled", epochs=3, steps=2, batch=4)
-    assert "L_SUP: labelled slices" in dialog.settings.labels.text and "bundle tiny" in dialog.settings.device_said.text
+    assert (
+        "Learnt from in every step (L_SUP)" in dialog.settings.labels.text
+        and "bundle tiny" in dialog.settings.device_said.text
+    )
     assert dialog.settings.out.currentPath == str(tmp_path / "tiny-refined")
 
     # Cancelled in the middle, the window closed: the checkpoint stays, no bundle appears.

@@ -141,7 +141,7 @@ def test_an_emptied_field_is_said_and_starts_nothing(
     monkeypatch.setattr(session.worker, "submit", lambda *_, **__: 1)
     dialog.go_to(1)
     page.labelled.currentPath = str(tmp_path)
-    assert page.labels.text.startswith("L_SUP: labelled slices are in every step")
+    assert page.labels.text.startswith("Learnt from in every step (L_SUP)")
     page.labelled.currentPath = ""
     assert page.labels.text.startswith("Without labelled studies")
     page.bundle.currentPath = str(tmp_path)

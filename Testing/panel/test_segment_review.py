@@ -203,7 +203,7 @@ def test_a_mask_that_was_edited_before_it_was_accepted_is_tagged_so(shown: Any, 
 
 
 def test_a_bundles_caution_is_on_the_view_that_it_is_of(shown: Any) -> None:
-    ui = shown("LA: never measured; check every LA mask", "SA ES: slice 2 is rather the atrium than the RV")
+    ui = shown("LA: never measured; check every LA mask", "SA ES: slice 2 probably shows the atrium")
     assert [button.text[0] for button in ui.strip.stack_buttons.values()] == ["✓", "✓", "▲"]
     assert ui.banner.text.startswith("Look at it: case\nLA: never measured; check every LA mask")
 

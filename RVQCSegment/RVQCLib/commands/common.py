@@ -205,8 +205,8 @@ def mode_option(parser: argparse.ArgumentParser) -> None:
         "--mode",
         default="guarded",
         choices=tuple(RECIPES),
-        help="how to refine; guarded: with a slow-moving teacher, a guard and roll-back; paper: eq. 2 as printed; entropy: "
-        "TENT, the usual baseline; none: nothing is learnt",
+        help="how to refine; guarded: labelled slices with the look of the new studies teach a second pool of networks, taken back "
+        "where the guard studies get worse; paper: eq. 2 as printed; entropy: TENT, the usual baseline; none: nothing is learnt",
     )
 
 
