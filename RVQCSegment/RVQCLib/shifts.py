@@ -47,7 +47,8 @@ def seed_of(seed: int, study: str, stack: Stack) -> int:
 
 
 def _bias(image: np.ndarray, s: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth in-plane field, up to a factor of about six across the image."""
+    """A smooth in-plane field: at its strongest a factor of 2 to 7 within the middle 45 % of each side, where the heart lies, and
+    of 26 in the median, at most about 70, between corners of the image."""
     rows, columns = (np.linspace(-1, 1, n) for n in image.shape[1:])
     a, b, c = rng.uniform(0.4, 1.0, 3) * rng.choice((-1, 1), 3)
     field = a * rows[:, None] + b * columns[None, :] + 0.7 * c * rows[:, None] * columns[None, :]
