@@ -1,8 +1,9 @@
 """A bundle of RVQC against nnU-Net's 2-D configuration: the same patients to learn from, the same to choose by, the same to judge.
 
 The split is the bundle's: nnU-Net's one fold trains on its train part and validates on its validation part; both segment the test
-part, which neither saw. nnU-Net is as its authors run it: its own plan, resampling, 1000 epochs, mirroring at inference. It draws
-its randomness as it likes, so another training gives other numbers. RVQC is as the command runs it: locator, candidates, QC, choice.
+part, which neither saw. nnU-Net is as its authors run it: its own plan, resampling, 1000 epochs, mirroring at inference, and the
+postprocessing that it finds best on the validation part. It draws its randomness as it likes, so another training gives other
+numbers. RVQC is as the command runs it: locator, candidates, QC, choice.
 Differences are paired stack by stack; intervals resample patients.
 
 nnU-Net is no dependency of RVQC: `pip install nnunetv2`, where you like; its commands must be on the PATH. A training takes about a
@@ -40,7 +41,8 @@ class NNUNet:
     def __init__(self, home: Path, trainer: str, device: str) -> None:
         self.home, self.trainer, self.device = home.resolve(), trainer, device
         self.raw, self.preprocessed = self.home / "raw" / DATASET, self.home / "preprocessed" / DATASET
-        self.predicted = self.home / "predicted"
+        self.trained = self.home / "results" / DATASET / f"{trainer}__nnUNetPlans__{CONFIGURATION}"
+        self.predicted, self.final = self.home / "predicted", self.home / "postprocessed"
 
     def run(self, command: str, *arguments: str) -> None:
         """One of its commands; what it prints goes to stderr.
@@ -63,18 +65,35 @@ class NNUNet:
         if not (self.preprocessed / "splits_final.json").is_file():
             self.run("plan_and_preprocess", "-d", NUMBER, "-c", CONFIGURATION, "--verify_dataset_integrity")
             write_json(self.preprocessed / "splits_final.json", [{"train": cases["train"], "val": cases["validation"]}])
-        made = list((self.home / "results").glob(f"{DATASET}/{self.trainer}__*__{CONFIGURATION}/fold_{FOLD}/*.pth"))
-        if not any(file.name == "checkpoint_final.pth" for file in made):
-            again = ["--c"] if made else []
-            self.run("train", NUMBER, CONFIGURATION, FOLD, "-tr", self.trainer, "-device", self.device, *again)
+        fold = self.trained / f"fold_{FOLD}"
+        made = [file.name for file in fold.glob("*.pth")]
+        if (fold / "validation" / "summary.json").is_file() and "checkpoint_final.pth" in made:
+            return
+        again = ["--val"] if "checkpoint_final.pth" in made else ["--c"] if made else []
+        self.run("train", NUMBER, CONFIGURATION, FOLD, "-tr", self.trainer, "-device", self.device, *again)
 
     def predict(self, cases: Sequence[str]) -> None:
         """Segment the cases of the test part."""
-        if all((self.predicted / f"{case}{SUFFIX}").is_file() for case in cases):
+        if _there(self.predicted, cases):
             return
         places = ["-i", str(self.raw / "imagesTs"), "-o", str(self.predicted)]
         which = ["-d", NUMBER, "-c", CONFIGURATION, "-f", FOLD, "-tr", self.trainer, "-device", self.device]
         self.run("predict", *places, *which)
+
+    def postprocess(self, cases: Sequence[str]) -> None:
+        """Do with the masks of the test part what nnU-Net finds best on the validation part, which may be nothing."""
+        if _there(self.final, cases):
+            return
+        which = ["-c", CONFIGURATION, "-f", FOLD, "-tr", self.trainer, "--disable_ensembling"]
+        self.run("find_best_configuration", NUMBER, *which)
+        found = self.trained / f"crossval_results_folds_{FOLD}"
+        how = ["-pp_pkl_file", str(found / "postprocessing.pkl"), "-plans_json", str(found / "plans.json")]
+        how += ["-dataset_json", str(found / "dataset.json")]
+        self.run("apply_postprocessing", "-i", str(self.predicted), "-o", str(self.final), *how)
+
+
+def _there(folder: Path, cases: Sequence[str]) -> bool:
+    return all((folder / f"{case}{SUFFIX}").is_file() for case in cases)
 
 
 def export(data: str, split: dict[str, list[str]], view: str, folder: Path) -> dict[str, list[str]]:
@@ -123,7 +142,7 @@ def ours(args: argparse.Namespace, bundle: Path) -> Rows:
 
 def as_markdown(found: dict[str, Any]) -> str:
     """The table for people."""
-    said = f"Bundle {found['settings']['bundle'][:12]}; nnU-Net 2d, {found['settings']['trainer']}, one training; "
+    said = f"Bundle {found['settings']['bundle'][:12]}; nnU-Net 2d, {found['settings']['trainer']}, one training, with its own postprocessing; "
     said += f"{found['n_stacks']} stacks of {found['n_patients']} patients."
     return f"{said}\n\n{paired_table(found, 'RVQC', 'nnU-Net, 2d')}"
 
@@ -147,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = export(args.data, split, args.view, nnunet.raw)
     nnunet.learn(cases)
     nnunet.predict(cases["test"])
-    theirs = judged(args.data, split["test"], args.view, nnunet.predicted)
+    nnunet.postprocess(cases["test"])
+    theirs = judged(args.data, split["test"], args.view, nnunet.final)
     found = {"settings": settings, **paired(ours(args, bundle.path), theirs)}
     write_found(args.out, "comparison", found, as_markdown(found))
     sys.stdout.write(as_markdown(found))

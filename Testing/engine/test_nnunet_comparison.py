@@ -22,7 +22,8 @@ from RVQCLib.study import find_studies, read_image, read_mask
 pytestmark = pytest.mark.usefixtures("one_core")
 
 STAND_IN = '''#!{python}
-"""Stands in for nnU-Net: notes how it was called, and where it is to predict, calls all of an image MYO."""
+"""Stands in for nnU-Net: notes how it was called, and where it is to predict, calls all of an image MYO, and after
+postprocessing RV."""
 import json, os, sys
 from pathlib import Path
 import SimpleITK as sitk
@@ -36,15 +37,23 @@ if name == "nnUNetv2_plan_and_preprocess":
 if name == "nnUNetv2_train":
     fold = home / "results" / "Dataset001_RVQC" / f"{{arguments[4]}}__nnUNetPlans__2d" / "fold_0"
     fold.mkdir(parents=True, exist_ok=True)
-    cut = "--c" not in arguments
+    cut = "--c" not in arguments and "--val" not in arguments
     (fold / ("checkpoint_latest.pth" if cut else "checkpoint_final.pth")).touch()
-    sys.exit(9 if cut else 0)
+    if "--val" not in arguments:
+        sys.exit(9)
+    (fold / "validation").mkdir()
+    (fold / "validation" / "summary.json").touch()
 if name == "nnUNetv2_predict":
     out = Path(arguments[3])
     out.mkdir(exist_ok=True)
     for file in Path(arguments[1]).iterdir():
         mask = sitk.ReadImage(str(file)) * 0 + 2
         sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(out / file.name.replace("_0000", "")))
+if name == "nnUNetv2_apply_postprocessing":
+    out = Path(arguments[3])
+    out.mkdir(exist_ok=True)
+    for file in Path(arguments[1]).iterdir():
+        sitk.WriteImage(sitk.ReadImage(str(file)) + 1, str(out / file.name))
 '''
 
 
@@ -63,7 +72,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Commands that stand in for nnU-Net's on the PATH, and the file in which they note how they were called."""
     log, place = tmp_path / "calls", tmp_path / "bin"
     place.mkdir()
-    for name in ("plan_and_preprocess", "train", "predict"):
+    for name in ("plan_and_preprocess", "train", "predict", "find_best_configuration", "apply_postprocessing"):
         command = place / f"nnUNetv2_{name}"
         command.write_text(STAND_IN.format(python=sys.executable, log=str(log)), encoding="utf-8")
         command.chmod(command.stat().st_mode | stat.S_IXUSR)
@@ -110,21 +119,27 @@ def test_a_comparison_goes_on_where_it_was_stopped_and_is_paired(
     out = tmp_path / "out"
     arguments = [str(tiny_acdc), "--bundle", str(bundle), "--out", str(out), "--device", "cpu"]
     arguments += ["--rvqc-device", "cpu", "--trainer", "Short"]
-    with pytest.raises(RVQCError, match=r"nnUNetv2_train failed \(9\)"):
-        nnunet_comparison.main(arguments)
+    for _ in ("a training that is killed", "its validation that is killed"):
+        with pytest.raises(RVQCError, match=r"nnUNetv2_train failed \(9\)"):
+            nnunet_comparison.main(arguments)
     nnunet_comparison.main(arguments)
     asked = ["plan_and_preprocess -d 1 -c 2d --verify_dataset_integrity"]
-    asked += ["train 1 2d 0 -tr Short -device cpu", "train 1 2d 0 -tr Short -device cpu --c"]
+    asked += [f"train 1 2d 0 -tr Short -device cpu{again}" for again in ("", " --c", " --val")]
     home = out.resolve()
     asked += [f"predict -i {home / 'raw' / 'Dataset001_RVQC' / 'imagesTs'} -o {home / 'predicted'}"]
     asked[-1] += " -d 1 -c 2d -f 0 -tr Short -device cpu"
+    asked += ["find_best_configuration 1 -c 2d -f 0 -tr Short --disable_ensembling"]
+    best = home / "results" / "Dataset001_RVQC" / "Short__nnUNetPlans__2d" / "crossval_results_folds_0"
+    asked += [f"apply_postprocessing -i {home / 'predicted'} -o {home / 'postprocessed'}"]
+    asked[-1] += f" -pp_pkl_file {best / 'postprocessing.pkl'} -plans_json {best / 'plans.json'}"
+    asked[-1] += f" -dataset_json {best / 'dataset.json'}"
     assert called(calls) == asked
     (fold,) = read_json(out / "preprocessed" / "Dataset001_RVQC" / "splits_final.json")
     assert {len(fold["train"]), len(fold["val"])} == {2 * len(SPLIT["train"]), 2 * len(SPLIT["validation"])}
     found = read_json(out / "comparison.json")
     assert (found["n_stacks"], found["n_patients"]) == (2 * len(SPLIT["test"]), len(SPLIT["test"]))
     rv, myo = (found["structures"][s]["dice"]["theirs"]["mean"] for s in ("RV", "MYO"))
-    assert rv == 0 < myo, "everything was called MYO"
+    assert myo == 0 < rv, "everything was called MYO, and RV after the postprocessing"
     assert capfd.readouterr().out == (out / "comparison.md").read_text(encoding="utf-8")
     nnunet_comparison.main(arguments)
     assert called(calls) == asked, "what is finished is not done again"
