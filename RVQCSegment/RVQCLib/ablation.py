@@ -1,7 +1,9 @@
 """The ablation of the paper's Fig. 3: one network alone, {M} with the QC's selection, and the whole with refinement.
 
 Which single network is the best was known before the judged studies were seen: it has the highest RV Dice on the validation
-part of its training. Every difference is paired, stack by stack, with a bootstrap interval over patients.
+part of its training. Every method's mask at ES is without the slice above the base (`basal`), where the prediction of the whole
+bundle says so, so that no row has that to its credit. Every difference is paired, stack by stack, with a bootstrap interval over
+patients.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from RVQCLib.basal import cleared
 from RVQCLib.bundle import Bundle, load_bundle
 from RVQCLib.dataset import select_part
 from RVQCLib.evaluation import MEASURES, check_labelled, compare, interval, write_csv
 from RVQCLib.files import check_apart, check_output, whole_folder, write_json
-from RVQCLib.inference import Proposal, choose, choose_device, propose_stack
+from RVQCLib.inference import Proposal, choose, choose_device
 from RVQCLib.layouts import StudySource
 from RVQCLib.parallel import in_order
-from RVQCLib.pipeline import segment_stack
+from RVQCLib.pipeline import above_base, look, segment_stack
 from RVQCLib.selection import Reference
 from RVQCLib.slices import from_network
 from RVQCLib.stack import STRUCTURES, Stack
@@ -111,7 +114,7 @@ def _masks(stack: Stack, bundles: Sequence[Bundle], device: str) -> Iterator[tup
         if number and models.refined:  # a second pool beside the first, which only the whole pipeline knows how to ask
             yield REFINED, segment_stack("", stack, models).mask
             continue
-        proposal = propose_stack(stack, models)
+        proposal = look("", stack, models).proposal  # of the orientation that the pipeline takes
         found = pools([(e["network"], e["validation_dice"]["RV"]) for e in entries], models.consensus)
         for method, pool in found.items():
             if number == 0:
@@ -145,7 +148,8 @@ def _best(networks: Sequence[tuple[str, float]], among: Sequence[int]) -> int:
 
 
 def _selected(proposal: Proposal, pool: Sequence[int], bundle: Bundle, device: str) -> Stack:
-    """Steps 1 to 5 of Sec. 2.3 among the candidates of `pool`."""
+    """Steps 1 to 5 of Sec. 2.3 among the candidates of `pool`, then the pipeline's rule of the slice above the base, which all
+    candidates have a say in."""
     stack, picked = proposal.stack, list(pool)
     models = bundle.models(stack.view, device)
     fence = Reference.from_calibration(models.calibration, stack.phase).stack["RV"]
@@ -156,7 +160,10 @@ def _selected(proposal: Proposal, pool: Sequence[int], bundle: Bundle, device: s
         reconstructions=proposal.reconstructions[picked],
         measures=proposal.measures.among(picked),
     )
-    return stack.with_pixels(from_network(choose(some, fence, models).probabilities, proposal.crop, stack))
+    chosen = choose(some, fence, models)
+    mask = stack.with_pixels(from_network(chosen.probabilities, proposal.crop, stack))
+    above = above_base(proposal, chosen, models)
+    return mask.with_pixels(cleared(mask.pixels, above["slice"])) if above else mask
 
 
 def summarize_ablation(rows: Sequence[Row], *, seed: int, resamples: int = 1000) -> dict[str, Any]:

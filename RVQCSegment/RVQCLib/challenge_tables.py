@@ -111,6 +111,7 @@ def _fig3(ablation: Mapping[str, Any] | None) -> Iterator[str]:
     if ablation is None:
         yield "Not made: the judged studies have no true masks here."
         return
+    yield "The rule of the slice above the base at ES is applied to the masks of every row.\n"
     yield from _head(["view", "method", "RV DC", "difference", "RV HD (mm)", "difference"])
     for view, methods in ablation["views"].items():
         for method, row in methods.items():

@@ -310,15 +310,22 @@ def _picked(proposal: Proposal, models: ViewModels, options: QCOptions) -> _Pick
     candidates = tuple(stack.with_pixels(from_network(p, proposal.crop, stack)) for p in proposal.probabilities)
     one, *more = chosen.selection.indices
     mask = stack.with_pixels(from_network(chosen.probabilities, proposal.crop, stack)) if more else candidates[one]
+    above = above_base(proposal, chosen, models)
+    if not above:
+        return _Pick(chosen, mask, candidates)
+    less = mask.with_pixels(cleared(mask.pixels, above["slice"]))
+    return _Pick(without_rv(chosen, above["slice"], proposal, models), less, candidates, above)
+
+
+def above_base(proposal: Proposal, chosen: Chosen, models: ViewModels) -> dict[str, Any]:
+    """``slice``, from 0, in which the RV of a chosen mask is rather the atrium, and its ``predicted_dice``; empty where there is
+    none, as at ED, in LA, and without a calibration."""
+    stack, calibration = proposal.stack, models.calibration
     if calibration is None or (stack.view, stack.phase) != ("SA", "ES"):
-        return _Pick(chosen, mask, candidates)
-    predicted = opinion(calibration, proposal, chosen)
-    above = slice_above_base(chosen.measures.slice_mm2[0], predicted.slices)
-    if above is None:
-        return _Pick(chosen, mask, candidates)
-    removed = {"slice": above, "predicted_dice": float(predicted.slices[above, STRUCTURES.index("RV")])}
-    less = mask.with_pixels(cleared(mask.pixels, above))
-    return _Pick(without_rv(chosen, above, proposal, models), less, candidates, removed)
+        return {}
+    predicted = opinion(calibration, proposal, chosen).slices
+    found = slice_above_base(chosen.measures.slice_mm2[0], predicted)
+    return {} if found is None else {"slice": found, "predicted_dice": float(predicted[found, STRUCTURES.index("RV")])}
 
 
 def _judgement(study: str, proposal: Proposal, pick: _Pick, models: ViewModels, options: QCOptions) -> dict[str, Any]:

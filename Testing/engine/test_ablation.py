@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import write_tiny_bundle
 
-from RVQCLib.ablation import MEAN, REFINED, SELECTED, SINGLE, ablation, pools, summarize_ablation
+from RVQCLib import inference, pipeline
+from RVQCLib.ablation import MEAN, REFINED, SELECTED, SINGLE, _masks, ablation, pools, summarize_ablation
+from RVQCLib.bundle import load_bundle
 from RVQCLib.cli import main
 from RVQCLib.evaluation import MEASURES
 from RVQCLib.files import RVQCError, read_json
-from RVQCLib.stack import STRUCTURES
+from RVQCLib.inference import one_hot
+from RVQCLib.stack import LABELS, STRUCTURES, Study
 
 
 def test_who_may_be_chosen_by_hand() -> None:
@@ -66,6 +71,38 @@ def test_from_end_to_end(
     assert len(rows) == sum(found["n_stacks"] for found in methods.values()) and methods[SINGLE]["n_stacks"] == 20
     mean = sum(float(r["RV_dice"]) for r in rows if r["method"] == SELECTED) / 20
     assert methods[SELECTED]["RV"]["dice"]["mean"] == pytest.approx(mean)
+
+
+class Nowhere:
+    """A domain that no image is of, so that the refined pool is never asked."""
+
+    def holds(self, *_: Any) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("phase", ["ED", "ES"])
+def test_a_refined_pool_that_is_never_asked_wins_nothing(
+    phase: str, tiny_study: Study, calibrated_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every method's mask at ES is without the slice above the base, as the pipeline's is."""
+
+    def squares(images: np.ndarray, *_: Any) -> np.ndarray:
+        """Three candidates of an RV alone, each a little larger."""
+        masks = np.zeros((3, len(images), *images.shape[-2:]), np.uint8)
+        for k, mask in enumerate(masks):
+            mask[:, 8 : 16 + k, 8:16] = LABELS["RV"]
+        return np.stack([one_hot(mask) for mask in masks])
+
+    monkeypatch.setattr(inference, "propose", squares)
+    monkeypatch.setattr(pipeline, "slice_above_base", lambda areas, predicted: 1)
+    bundle, refined = load_bundle(calibrated_bundle), load_bundle(calibrated_bundle)
+    models = bundle.models("SA", "cpu")
+    refined._models["SA", "cpu"] = replace(models, refined=replace(models, domain=Nowhere()))  # type: ignore[arg-type]
+    stack = replace(tiny_study.stacks[0], view="SA", phase=phase)
+    masks = {method: mask.pixels == LABELS["RV"] for method, mask in _masks(stack, [bundle, refined], "cpu")}
+    assert {SINGLE, SELECTED, REFINED, f"{SELECTED}, BN1"} <= set(masks)
+    assert masks[SELECTED].any() and np.array_equal(masks[SELECTED], masks[REFINED])
+    assert any(mask[1].any() for mask in masks.values()) == (phase == "ED")
 
 
 def test_without_calibration_it_is_refused(tiny_acdc: Path, tmp_path: Path) -> None:

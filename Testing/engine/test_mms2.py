@@ -213,6 +213,7 @@ def test_the_tables_are_those_of_the_masks(folder: Path, done: tuple) -> None:
         assert methods <= set(made["fig3"][view]) and all(method in text for method in methods)
         assert made["fig3"][view][SELECTED]["n_stacks"] == 8
     assert "Tricuspidal Regurgitation (not in training)" in text and "| AVG |" in text
+    assert "The rule of the slice above the base at ES is applied to the masks of every row." in text
 
 
 @pytest.mark.parametrize("rv_label", [1, 3])
