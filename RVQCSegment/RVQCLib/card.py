@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,17 @@ def _head(bundle: Bundle) -> Iterator[str]:
     versions = f"RVQC {said.get('rvqc', 'of unknown version')}, torch {said.get('torch', 'of unknown version')}"
     yield from (f"Made {said['created']} with {versions}; hash `{bundle.hash}`.", "")
     if said.get("parent"):
-        yield from (f"Refined from `{_parent(said['parent'])}`.", "")
+        yield from (f"{_parent(said['parent'], said['views'].values())}.", "")
 
 
-def _parent(parent: Any) -> str:
-    return f"{parent.get('name', '')} {parent.get('hash', '')}".strip() if isinstance(parent, Mapping) else str(parent)
+def _parent(parent: Any, views: Iterable[Mapping[str, Any]]) -> str:
+    """From which bundle this one comes, and how: by a refinement, or by a training that began from its networks."""
+    if not isinstance(parent, Mapping):
+        return f"Refined from `{parent}`"
+    starts = {(view.get("training", {}).get("config") or {}).get("start") for view in views}
+    how = "Began from the networks of" if parent.get("hash") in starts - {None} else "Refined from"
+    who = f"{parent.get('name', '')} {parent.get('hash', '')}".strip()
+    return f"{how} `{who}`"
 
 
 def _view(bundle: Bundle, view: str) -> Iterator[str]:

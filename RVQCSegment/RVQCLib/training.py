@@ -38,11 +38,18 @@ def choose_candidates(kept: dict[str, list[Snapshot]], m_best: int) -> list[tupl
     return ranked[:m_best]
 
 
+LICENSE = "Research use, non-commercial; see the licence of the training data."
+"""Of a bundle for which none was given."""
+
+
 @dataclass(frozen=True)
 class Terms:
-    """What the training data ask of whoever uses a network that was trained on them, and what he must be warned of."""
+    """What the training data ask of whoever uses a network that was trained on them, and what he must be warned of.
 
-    license: str = "Research use, non-commercial; see the licence of the training data."
+    An empty licence or citation is that of the bundle that the training begins from.
+    """
+
+    license: str = ""
     citation: str = ""
     caution: str = ""
 
@@ -67,8 +74,9 @@ def train_bundle(
     Where `out` is a bundle with another view, the new view is put beside that one, which stays as it is, byte for byte.
     Studies are split by group into train, validation and test parts, which the bundle records; the test part is never
     read here. `more` are folders of labelled studies of any view that are only learnt from (`runs.more_examples`); those that
-    this training, or another view of `out` or `start`, keeps to validate or test are not. With `start`, a bundle with the same networks, the runs begin from its weights. Checkpoints and logs stay in
-    `work`, where one training at a time is at work; calling again with the same arguments continues there, and leaves a
+    this training, or another view of `out` or `start`, keeps to validate or test are not. With `start`, a bundle with the same
+    networks, the runs begin from its weights, and the studies that taught and chose those join the recorded train and validation
+    parts. Checkpoints and logs stay in `work`, where one training at a time is at work; calling again with the same arguments continues there, and leaves a
     finished bundle as it is, with a calibration that it got since.
 
     Returns
@@ -105,12 +113,12 @@ def train_bundle(
     further = _only_learnt_from(more, parts, beside, config.view, report)
     if not start and min(config.epochs, config.qc_epochs, config.locator_epochs) < 1:
         raise RVQCError("Only a training that begins from a bundle can have runs of 0 epochs; give --from, or epochs.")
-    weights_of = {}
-    if start:
-        bundle = load_bundle(start, allow=allow)
-        _check_split(bundle, config.view, parts)
-        config = replace(config, start=bundle.hash, continuation=1 + _continuations(bundle, config.view))
-        weights_of = {name: _start_of(bundle, config.view, name, run) for name, run in config.runs().items()}
+    weights_of, began = {}, load_bundle(start, allow=allow) if start else None
+    if began:
+        _check_split(began, config.view, parts)
+        _check_beside(Path(out), config.view, _joined(parts, began, config.view))
+        config = replace(config, start=began.hash, continuation=1 + _continuations(began, config.view))
+        weights_of = {name: _start_of(began, config.view, name, run) for name, run in config.runs().items()}
     check_networks(config, allow)
     cores = os.cpu_count() or 1
     todo = [
@@ -145,7 +153,10 @@ def train_bundle(
             raise
         draft = work / "bundle"
         folders = [Path(folder) for folder in (data, *more)]
-        write_bundle(draft, *_describe(config, parts, kept, todo, name or Path(out).name, folders, terms))
+        description, weights = _describe(config, parts, kept, todo, name or Path(out).name, folders, terms)
+        if began:
+            _inherit(description, config.view, began, terms)
+        write_bundle(draft, description, weights)
         calibrate_bundle(draft, data, part="validation", device=device, allow=allow, jobs=jobs, report=report)
         _deliver(draft, Path(out), config.view, name)
     return read_json(Path(out) / "bundle.json")
@@ -228,6 +239,28 @@ def _check_split(bundle: Bundle, view: str, parts: dict[str, list[str]]) -> None
         )
 
 
+def _joined(parts: dict[str, list[str]], start: Bundle, view: str) -> dict[str, list[str]]:
+    """`parts` with the studies that taught the starting networks, and those that chose them and are in no other part."""
+    former = start.description["views"][view]["training"]["split"]
+    train = {*parts["train"], *former["train"]}
+    others = set(former.get("validation", ())) - train - set(parts["test"])
+    return {**parts, "train": sorted(train), "validation": sorted({*parts["validation"], *others})}
+
+
+def _inherit(description: dict[str, Any], view: str, start: Bundle, terms: Terms) -> None:
+    """Add to a new bundle's description what it has from `start`: who taught and chose, of which data, on which terms."""
+    own, former = description["views"][view]["training"], start.description["views"][view]
+    own["split"] = _joined(own["split"], start, view)
+    known, theirs = (own["data"], *own.get("more", ())), former["training"]
+    more = [name for name in (theirs.get("data"), *theirs.get("more", ())) if name and name not in known]
+    if more:
+        own["more"] = [*own.get("more", ()), *more]
+    description["parent"] = {"name": start.name, "hash": start.hash}
+    for key in ("license", "citation"):
+        if not getattr(terms, key):
+            description[key] = former.get(key) or start.description.get(key, "")
+
+
 def _continuations(bundle: Bundle, view: str) -> int:
     """How often the networks of `view` were trained on already; bundles before this was counted tell it by their start."""
     config = bundle.description["views"][view]["training"]["config"]
@@ -304,7 +337,7 @@ def _describe(
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "rvqc": __version__,
         "torch": torch.__version__,
-        "license": terms.license,
+        "license": terms.license or LICENSE,
         "citation": terms.citation,
         "intended_use": "Research on cardiac cine MR. Not a medical device; every mask is to be reviewed by a clinician.",
         "parent": None,

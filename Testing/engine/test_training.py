@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_tiny_bundle
+from conftest import schematic_study, write_acdc, write_tiny_bundle
 
 from RVQCLib import training
 from RVQCLib.bundle import entries, join_bundles, load_bundle, replace_calibration, shipped_bundle
 from RVQCLib.calibration import calibrate_bundle
+from RVQCLib.card import card
 from RVQCLib.cli import main
-from RVQCLib.dataset import split
+from RVQCLib.dataset import split, unseen_groups
 from RVQCLib.files import BundleError, RVQCError
 from RVQCLib.fitting import Snapshot
 from RVQCLib.networks import NETWORKS
@@ -224,6 +225,47 @@ def test_a_training_may_begin_from_a_bundle(tiny_acdc: Path, trained: Trained, t
     assert [one["continuation"] for one in stored] == [0, 1, 2]
     seeds = [{run.seed for run in replace(TINY, continuation=n).runs().values()} for n in range(3)]
     assert not (seeds[0] & seeds[1] or seeds[1] & seeds[2])
+
+
+def test_who_taught_the_start_is_not_forgotten(
+    tiny_acdc: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second training on another data set, and a third from it on the first."""
+    monkeypatch.setattr(training, "calibrate_bundle", lambda *_, **__: {})
+    other, nothing = tmp_path / "hospital", replace(TINY, epochs=0, qc_epochs=0, locator_epochs=0)
+    other.mkdir()
+    for number in range(201, 206):
+        write_acdc(schematic_study(f"patient{number}", number, views=("SA",), group="RV"), other)
+    first = load_bundle(trained[0])
+    terms = Terms(citation="Ours, 2030")
+    told = train_bundle(other, tmp_path / "second", nothing, start=first.path, device="cpu", terms=terms)
+    parts, theirs = (one["views"]["SA"]["training"]["split"] for one in (told, first.description))
+    own = split(find_studies(other), seed=0, validation=0.2, test=0.2)
+    assert parts["train"] == sorted(own["train"] + theirs["train"])
+    assert parts["validation"] == sorted(own["validation"] + theirs["validation"]) and parts["test"] == own["test"]
+    assert told["parent"] == {"name": "tiny", "hash": first.hash}
+    assert (told["license"], told["citation"]) == (first.description["license"], "Ours, 2030")
+    assert told["views"]["SA"]["training"]["more"] == [tiny_acdc.name]
+    assert unseen_groups((*find_studies(tiny_acdc), *find_studies(other)), told["views"]) == []
+    said = card(load_bundle(tmp_path / "second"))
+    assert f"Began from the networks of `tiny {first.hash}`." in said and "Refined from" not in said
+    with pytest.raises(RVQCError, match=r"were trained on \w+, which is to validate or test"):
+        train_bundle(tiny_acdc, tmp_path / "b", replace(nothing, seed=3), start=tmp_path / "second", device="cpu")
+    again = {"training": {"split": theirs, "data": tiny_acdc.name}}
+    training._inherit({"views": {"SA": again}}, "SA", first, Terms())
+    assert again == {"training": {"split": theirs, "data": tiny_acdc.name}}, "by the same split on the same data"
+
+
+def test_who_taught_the_start_of_a_view_does_not_judge_the_other(
+    tiny_acdc: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """Though this training itself never saw them."""
+    other = tmp_path / "hospital"
+    write_phantom(other, 5, 3, views=("SA",), size=(64, 64), spacing=(4.4, 4.4))
+    judged = trained[1]["views"]["SA"]["training"]["split"]["train"][:1]
+    out = write_tiny_bundle(tmp_path / "la", views=("LA",), split={"train": [], "validation": [], "test": judged})
+    with pytest.raises(RVQCError, match=f"{judged[0]} would be in the train part of SA and validate or test LA"):
+        train_bundle(other, out, TINY, start=trained[0], device="cpu")
 
 
 def test_what_a_training_cannot_begin_from(tiny_acdc: Path, trained: Trained, tmp_path: Path) -> None:
