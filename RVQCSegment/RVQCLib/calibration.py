@@ -207,10 +207,12 @@ def calibrate_view(
     says so, `Cancelled` is raised.
     """
     pairs = labelled_stacks(sources, pool.view)
+    studies = sorted({study for study, _, _ in pairs})
     clean, tables, rows = observe(pairs, pool, jobs=jobs, report=report, cancelled=cancelled)
     return {
         "n_stacks": len(pairs),
-        "n_studies": len({study for study, _, _ in pairs}),
+        "n_studies": len(studies),
+        "studies": studies,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data_fingerprint": fingerprint_of(pairs),
         "shifts": {"names": list(SHIFTS), "severities": list(SEVERITIES), "draws": DRAWS, "errors": list(STRENGTHS)},

@@ -200,6 +200,8 @@ def test_processes_calibrate_alike(calibrated_bundle: Path, few_acdc: Path, tmp_
     path = write_tiny_bundle(tmp_path / "own", views=("SA",))
     calibrate_bundle(path, few_acdc, part="all", device="cpu", jobs=2)
     assert (path / "bundle.json").read_bytes() == (calibrated_bundle / "bundle.json").read_bytes()
+    calibration = load_bundle(path).description["views"]["SA"]["calibration"]
+    assert calibration["studies"] == ["patient001", "patient002"], "who is not new to the bundle now"
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
