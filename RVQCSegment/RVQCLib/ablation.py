@@ -18,7 +18,7 @@ import numpy as np
 
 from RVQCLib.basal import cleared
 from RVQCLib.bundle import Bundle, load_bundle
-from RVQCLib.dataset import select_part
+from RVQCLib.dataset import not_new, select_part
 from RVQCLib.evaluation import MEASURES, check_labelled, compare, interval, write_csv
 from RVQCLib.files import check_apart, check_output, whole_folder, write_json
 from RVQCLib.inference import Proposal, choose, choose_device
@@ -58,8 +58,8 @@ def ablation(
 
     Returns
     -------
-    ``{"views": {view: {method: {"n_stacks", structure: {measure: interval}, "minus_single": {structure: {measure:
-    interval}}}}}}``. A method is named as in the paper; behind a comma the base network, where it is of one alone.
+    ``{"not_new", "views": {view: {method: {"n_stacks", structure: {measure: interval}, "minus_single": {structure: {measure:
+    interval}}}}}}``, ``not_new`` as in `dataset.not_new`. A method is named as in the paper; behind a comma the base network, where it is of one alone.
 
     Raises
     ------
@@ -73,8 +73,12 @@ def ablation(
     for bundle in bundles:
         for view in bundle.views:
             bundle.check_calibrated(view)
-    sources = select_part(find_studies(data), bundles[0].description["views"], part)
+    everyone = find_studies(data)
+    sources = select_part(everyone, bundles[0].description["views"], part)
     check_labelled(sources, bundles[0], data)
+    known = not_new(sources, everyone, [view for b in bundles for view in b.description["views"].values()])
+    if known["said"]:
+        report({"event": "warning", "message": known["said"]})
     work = partial(_rows_of, bundles=bundles, device=device)
     rows: list[Row] = []
     for done, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
@@ -85,6 +89,7 @@ def ablation(
         "refined": {"name": bundles[1].name, "hash": bundles[1].hash} if refined else None,
         "note": "" if refined else "no refined bundle was given, so nothing is said of refinement",
         "part": part,
+        "not_new": known,
         "seed": seed,
         "views": summarize_ablation(rows, seed=seed),
     }

@@ -184,6 +184,8 @@ def _results(bundle: Bundle, one: Measured) -> Iterator[str]:
     own = {name for one in trainings for name in (one.get("data"), *one.get("more", ()))}
     if summary["data"] in own:
         yield from ("These studies are of the same data set as those of the training, not of other hospitals.", "")
+    if known := summary.get("not_new", {}).get("said"):
+        yield from (f"**{known}.**", "")
     yield f"{summary['n_stacks']} stacks of {summary['n_studies']} studies; mean, standard deviation, and in brackets the"
     yield from (f"95 % bootstrap interval over patients (seed {summary['seed']}).", "")
     yield from ("| structure | " + " | ".join(name for _, name, _ in _MEASURES) + " |", "|---|---|---|---|")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from RVQCLib.bundle import pools
 from RVQCLib.files import RVQCError
 from RVQCLib.slices import Crop, Sampling, crop_around, labels_to_network, locator_crop, to_network
 from RVQCLib.study import Stack, StudySource
@@ -104,6 +105,43 @@ def unseen_groups(sources: Sequence[StudySource], views: dict[str, Any]) -> list
             trained |= set(view.get("training", {}).get("split", {}).get(part, ()))
     seen = {source.group for source in sources if source.name in trained}
     return sorted({source.group for source in sources if source.group} - seen) if seen else []
+
+
+def not_new(
+    judged: Sequence[StudySource], everyone: Sequence[StudySource], views: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Which labelled studies of `judged` the networks know already, by what `views` of bundles record.
+
+    Returns
+    -------
+    Their names: ``taught``, and of the others ``chose``: those that chose networks or calibrated them. ``said`` is the warning,
+    which names the test part where that is among `everyone` and is new; empty where all studies are new.
+    """
+    recorded: dict[str, set[str]] = {part: set() for part in PARTS}
+    for view in views:
+        for part in PARTS:
+            recorded[part] |= set(view.get("training", {}).get("split", {}).get(part, ()))
+        for pool in pools(dict(view)):
+            recorded["validation"] |= set((pool.get("calibration") or {}).get("studies", ()))
+    taught, chose = recorded["train"], recorded["validation"] - recorded["train"]
+    names = [source.name for source in judged if source.labels]
+    found = {"taught": [n for n in names if n in taught], "chose": [n for n in names if n in chose]}
+    test = recorded["test"] & {source.name for source in everyone}
+    honest = "use --split test" if test and not test & (taught | chose) else "give others"
+    return {**found, "said": _not_new_in_words(len(found["taught"]), len(found["chose"]), len(names), honest)}
+
+
+def _not_new_in_words(taught: int, chose: int, n: int, honest: str) -> str:
+    if not taught and not chose:
+        return ""
+    said = [f"{taught} of {n} studies taught these networks"] if taught else []
+    if chose:
+        said.append(
+            f"{chose} chose or calibrated them"
+            if taught
+            else f"{chose} of {n} studies chose or calibrated these networks"
+        )
+    return f"{', '.join(said)}; {honest} for an honest number"
 
 
 def training_crop(image: Stack, mask: Stack, sampling: Sampling, size: int) -> Crop:

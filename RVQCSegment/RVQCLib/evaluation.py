@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from RVQCLib.bundle import Bundle, load_bundle
-from RVQCLib.dataset import select_part, unseen_groups
+from RVQCLib.dataset import not_new, select_part, unseen_groups
 from RVQCLib.drawing import data_uri
 from RVQCLib.failures import Failure, picture, worst, write_failures
 from RVQCLib.files import RVQCError, check_apart, check_output, whole_folder, write_json
@@ -76,7 +76,8 @@ def evaluate(
 
     Returns the summary: per structure, mean and 95 % bootstrap interval over patients of Dice, HD and HD95 of the stacks,
     with the standard deviation, for all stacks, every group and every phase; ``unseen_groups`` are those that training
-    never saw, where `data` holds its studies too; ``failed`` says of every study that cannot be read why it was left out. A
+    never saw, where `data` holds its studies too; ``not_new`` are the studies that taught, chose or calibrated the networks, of
+    which `report` is warned; ``failed`` says of every study that cannot be read why it was left out. A
     structure that no true mask has is not measured: it is None, and ``absent`` says so. With `qc` also how good the QC itself is, on
     the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
@@ -101,8 +102,12 @@ def evaluate(
     absent = _absent(labels, sources, data)
     if qc and "RV" in absent:
         raise RVQCError(f"--qc tells how well an RV is judged, but in {data} {absent['RV']}; leave --qc out.")
-    for study, reason in failed.items() if report is not None else ():  # before the work, not hours after
-        report({"event": "warning", "message": f"{study} is left out: {reason}"})
+    known = not_new(sources, everyone, views.values())
+    warnings = [f"{study} is left out: {reason}" for study, reason in failed.items()]
+    for said in (
+        filter(None, (known["said"], *warnings)) if report is not None else ()
+    ):  # before the work, not hours after
+        report({"event": "warning", "message": said})
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged, failures = QCRows(), list[Failure]()
@@ -123,6 +128,7 @@ def evaluate(
         "seed": seed,
         "failed": failed,
         "absent": absent,
+        "not_new": known,
         "unseen_groups": [g for g in unseen_groups(everyone, views) if g in {row["group"] for row in rows}],
     }
     if qc:

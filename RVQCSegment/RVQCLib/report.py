@@ -31,6 +31,7 @@ NOT_PROVENANCE = {
     "outputs",
     "structures",
     "groups",
+    "not_new",
     "qc",
     "n_stacks",
     "n_studies",

@@ -44,7 +44,9 @@ def write_evaluation(bundle: Bundle, folder: Path, data: str = "none") -> Path:
     folder.mkdir(exist_ok=True)
     grey = np.zeros((4, 4, 3), np.uint8)
     summary["worst"] = write_failures(worst(Failure(one, grey) for one in ROWS), folder)
-    write_json(folder / "summary.json", {**summary, "unseen_groups": ["RV"]})
+    said = "1 of 3 studies taught these networks; give others for an honest number"
+    summary |= {"unseen_groups": ["RV"], "not_new": {"taught": ["p1"], "chose": [], "said": said}}
+    write_json(folder / "summary.json", summary)
     return folder
 
 
@@ -63,6 +65,7 @@ def test_the_card_says_what_the_files_say(tiny_bundle: Path, tmp_path: Path, cap
             assert f": {', '.join(said)} |" in text
     assert text.count("**Not calibrated:**") == 2 and "32 x 32 pixels of 4 mm" in text
     assert "These studies are of the same data set as those of the training" in text
+    assert "**1 of 3 studies taught these networks; give others for an honest number.**" in text
     lines = text.splitlines()
     # By hand: the mean of 0.90, 0.80, 0.70, 0.10, 0.95, 0.95; of the RV group, of 0.70 and 0.10.
     assert any(line.startswith("| RV cavity | 0.733 ±") for line in lines)

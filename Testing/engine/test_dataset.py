@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from RVQCLib.dataset import fingerprint_of, load_examples, select_part, split, training_crop, unseen_groups
+from RVQCLib.dataset import fingerprint_of, load_examples, not_new, select_part, split, training_crop, unseen_groups
 from RVQCLib.files import RVQCError
 from RVQCLib.slices import Sampling, locator_crop
 from RVQCLib.study import Study, StudySource, find_studies
@@ -113,6 +113,26 @@ def test_unseen_groups_are_those_without_a_study_that_taught_or_chose() -> None:
     assert unseen_groups(studies, {"SA": views["SA"]}) == ["RV", "TRI"]
     assert unseen_groups(studies, views) == ["RV"]
     assert unseen_groups(studies, {}) == [] and unseen_groups(studies[4:], {"SA": views["SA"]}) == []
+
+
+def test_studies_that_are_not_new_to_the_networks_are_named() -> None:
+    studies = [replace(source, labels={("SA", "ED"): Path("gt")}) for source in sources(P=10)]
+    names = [source.name for source in studies]
+    parts = {"train": names[:5], "validation": names[5:7], "test": names[8:]}
+    calibration = {"studies": [names[0], names[6], names[7]]}
+    views = [{"training": {"split": parts}, "calibration": calibration}, {"calibration": None}]
+    found = not_new(studies, studies, views)
+    assert (found["taught"], found["chose"]) == (names[:5], names[5:8])
+    assert found["said"] == (
+        "5 of 10 studies taught these networks, 3 chose or calibrated them; use --split test for an honest number"
+    )
+    assert not_new(studies[8:], studies, views) == {"taught": [], "chose": [], "said": ""}
+    assert not_new([replace(one, labels={}) for one in studies], studies, views)["said"] == "", "they are not judged"
+    calibration["studies"] = names[8:]
+    found = not_new(studies[8:], studies, views)
+    assert found["said"] == "2 of 2 studies chose or calibrated these networks; give others for an honest number"
+    later = [{**views[0], "segmenters": [], "refined": {"segmenters": [], "calibration": {"studies": names[7:8]}}}]
+    assert not_new(studies, studies, later)["chose"] == names[5:]
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (5, (3, 1, 1))])

@@ -72,6 +72,25 @@ def test_each_of_two_views_is_told(tiny_bundle: Path, tmp_path: Path, capsys: py
         assert f"dice {groups[f'view {view}']['RV']['dice']['mean']:.3f} [" in line
 
 
+def test_who_taught_chose_or_calibrated_is_told_once(
+    few_acdc: Path, calibrated_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`calibrated_bundle` was calibrated on the very studies, which its split does not name."""
+    said = "2 of 2 studies chose or calibrated these networks; give others for an honest number"
+    assert evaluate(few_acdc, calibrated_bundle, tmp_path / "e") == DONE
+    assert capsys.readouterr().err.count(said) == 1
+    summary = read_json(tmp_path / "e" / "summary.json")
+    assert summary["not_new"] == {"taught": [], "chose": ["patient001", "patient002"], "said": said}
+    page = (tmp_path / "e" / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count(said) == 1 and "not new" not in page, "it is no provenance"
+    bundle = load_bundle(calibrated_bundle)
+    assert f"**{said}.**" in card(bundle, [read_evaluation(bundle, tmp_path / "e")])
+    command = ["ablation", str(few_acdc), "--bundle", str(calibrated_bundle), "-o", str(tmp_path / "a")]
+    assert main([*command, "--device", "cpu"]) == DONE
+    assert capsys.readouterr().err.count(said) == 1
+    assert read_json(tmp_path / "a" / "ablation.json")["not_new"] == summary["not_new"]
+
+
 @pytest.mark.parametrize(("rows", "far", "usual"), [(0, 4.0, 1.9), (3, 1.5, 1.5)])
 def test_distances_are_in_mm_along_rows_and_columns(rows: int, far: float, usual: float) -> None:
     """A bar that grows by two columns of 2 mm, at 2 of 42 places on its way back, or moves by rows of 0.5 mm."""
