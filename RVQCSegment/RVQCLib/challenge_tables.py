@@ -43,6 +43,17 @@ def _rows_of(source: StudySource, *, masks: Path) -> list[Row]:
     return rows
 
 
+def without_masks(masks: str | Path, challenge: Challenge) -> dict[str, Any]:
+    """``n_studies`` that are judged and have true masks, and of which of these ``studies`` a mask is missing in `masks`."""
+    judged = [source for source in challenge.judged if source.labels]
+    lacking = [
+        source.name
+        for source in judged
+        if not all((Path(masks) / source.name / f"{source.name}_{v}_{p}.nii.gz").is_file() for v, p in source.labels)
+    ]
+    return {"n_studies": len(judged), "studies": lacking}
+
+
 def tables(rows: Sequence[Row], unseen: Sequence[str], *, seed: int) -> dict[str, Any]:
     """Table 1 and Fig. 2 of `rows` as JSON: RV Dice and HD (3-D, mm), mean, sd and the 95 % interval over patients.
 
@@ -88,7 +99,14 @@ def _average(rows: Sequence[Row], seed: int) -> dict[str, Any]:
 
 def as_markdown(found: Mapping[str, Any], ablation: Mapping[str, Any] | None) -> str:
     """The tables for people. Brackets hold 95 % bootstrap intervals over patients; n counts stacks, for AVG patients."""
-    return "\n".join([*_table1(found), *_fig2(found), *_fig3(ablation)])
+    return "\n".join([*_missing(found), *_table1(found), *_fig2(found), *_fig3(ablation)])
+
+
+def _missing(found: Mapping[str, Any]) -> Iterator[str]:
+    lacking = found.get("without_masks", {"studies": ()})
+    if names := lacking["studies"]:
+        said = f"{len(names)} of {lacking['n_studies']} studies have no mask, or not all of them, which these tables leave out"
+        yield f"{said}: {', '.join(names)}; studies/cohort.csv says why.\n"
 
 
 def _table1(found: Mapping[str, Any]) -> Iterator[str]:

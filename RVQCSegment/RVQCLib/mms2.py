@@ -16,10 +16,11 @@ from typing import Any
 from RVQCLib.ablation import ablation
 from RVQCLib.bundle import load_bundle
 from RVQCLib.challenge import TRAINING, VALIDATION, Challenge, read_challenge, write_submission
-from RVQCLib.challenge_tables import as_markdown, mask_rows, tables
+from RVQCLib.challenge_tables import as_markdown, mask_rows, tables, without_masks
 from RVQCLib.cohort import segment_cohort
 from RVQCLib.evaluation import write_csv
 from RVQCLib.files import RVQCError, check_apart, check_folder, read_json, same_settings, whole_folder, write_json
+from RVQCLib.manifest import read_run
 from RVQCLib.recipes import RefinementConfig
 from RVQCLib.refinement import refine_bundle
 from RVQCLib.stack import VIEWS
@@ -109,7 +110,7 @@ def run_mms2(
     RVQCError
         The folder is not the challenge's (`challenge.read_challenge`), or `out` lies in it, cannot be written to or holds another
         configuration's results.
-        A network cannot be built (`training.check_networks`).
+        A network cannot be built (`training.check_networks`), or somebody edited a mask in ``studies``.
     """
     check_apart(out, folder)
     check_folder(out)
@@ -194,6 +195,7 @@ def _refine(job: _Job) -> None:
 
 
 def _segment(job: _Job) -> None:
+    """The masks that are judged and sent, which must be as the networks made them."""
     segment_cohort(
         job.folder,
         job.final,
@@ -203,6 +205,13 @@ def _segment(job: _Job) -> None:
         jobs=job.jobs,
         progress=job.report,
     )
+    home = job.out / "studies"
+    edited = [one["study"] for one in read_run(home)["studies"] if set(one.get("edited", ())) & set(one["outputs"])]
+    if edited:
+        raise RVQCError(
+            f"Masks of {', '.join(edited)} in {home} were edited by hand, so they are no result of the networks; move these "
+            "folders elsewhere and give the same command again."
+        )
 
 
 def _judged_bundles(job: _Job) -> list[str]:
@@ -239,6 +248,7 @@ def _tables(job: _Job) -> None:
     found: dict[str, Any] = {"bundles": _judged_bundles(job), "unseen": job.challenge.unseen}
     if rows:
         found |= {"note": "", "tables": tables(rows, job.challenge.unseen, seed=job.config.networks.seed)}
+        found["tables"]["without_masks"] = without_masks(job.out / "studies", job.challenge)
         found["tables"]["fig3"] = third["views"] if third else None
     else:
         found |= {"note": "the judged studies have no true masks here, so there are no tables", "tables": None}

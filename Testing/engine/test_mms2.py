@@ -274,6 +274,34 @@ def test_what_is_done_is_not_done_again(
         run_mms2(folder, out, TINY, device="cpu")
 
 
+def test_a_mask_that_was_edited_by_hand_is_no_result(folder: Path, done: tuple, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done[0], out)
+    shutil.rmtree(out / "tables")
+    (out / "studies" / "010" / "notes.txt").write_text("a remark beside the masks changes none")
+    mask = out / "studies" / "009" / "009_SA_ED.nii.gz"
+    shutil.copy(folder / "dataset" / "009" / "009_SA_ED_gt.nii.gz", mask)
+    with pytest.raises(RVQCError, match=f"Masks of 009 in {out / 'studies'} were edited by hand"):
+        run_mms2(folder, out, TINY, device="cpu")
+    assert not (out / "tables").exists() and mask.is_file()
+    (out / "studies" / "009").rename(tmp_path / "009")
+    assert run_mms2(folder, out, TINY, device="cpu")["tables"] == done[1]["tables"]
+
+
+def test_studies_without_masks_are_said(folder: Path, done: tuple, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done[0], out)
+    shutil.rmtree(out / "studies" / "009")
+    challenge = read_challenge(folder, training=6, validation=2)
+    mms2._tables(mms2._Job(folder, out, TINY, challenge, "cpu", 1, lambda event: None))
+    found = read_json(out / "tables" / "tables.json")["tables"]
+    assert found["without_masks"] == {"n_studies": 4, "studies": ["009"]} and list(found["table1"]) == ["TRI"]
+    said = "1 of 4 studies have no mask, or not all of them, which these tables leave out: 009; studies/cohort.csv says why."
+    assert said in (out / "tables" / "tables.md").read_text(encoding="utf-8")
+    assert done[1]["tables"]["without_masks"] == {"n_studies": 4, "studies": []}
+    assert "no mask" not in (done[0] / "tables" / "tables.md").read_text(encoding="utf-8")
+
+
 def test_without_true_masks_there_is_an_entry_and_no_table(
     folder: Path, done: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
