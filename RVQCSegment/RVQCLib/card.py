@@ -200,11 +200,13 @@ def _results(bundle: Bundle, one: Measured) -> Iterator[str]:
 
 
 def _qc(qc: Mapping[str, Any] | None) -> Iterator[str]:
-    """How good the judgement is, where the evaluation asked."""
-    for level in ("stack", "slice") if qc else ():
-        said = [f"{key} {value:.3f}" for key, value in qc[level]["combined"].items() if isinstance(value, float)]
-        if said:
-            yield from (f"The QC by {level} (predicted Dice, shifted images included): {', '.join(said)}.", "")
+    """How good the judgement is, where the evaluation asked; of each view where there are two."""
+    for view, found in qc.get("by_view", {"": qc}).items() if qc else ():
+        for level in ("stack", "slice"):
+            said = [f"{key} {value:.3f}" for key, value in found[level]["combined"].items() if isinstance(value, float)]
+            if said:
+                of = f"{level}, {view}" if view else level
+                yield from (f"The QC by {of} (predicted Dice, shifted images included): {', '.join(said)}.", "")
 
 
 def _failures(one: Measured) -> Iterator[str]:

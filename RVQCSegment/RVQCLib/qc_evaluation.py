@@ -25,7 +25,7 @@ from RVQCLib.quality import QCOptions, Reference, judge
 from RVQCLib.result import StackResult
 from RVQCLib.shifts import SEVERITIES, SHIFTS, seed_of, shift_stack
 from RVQCLib.slices import from_network
-from RVQCLib.stack import LABELS, STRUCTURES, Stack
+from RVQCLib.stack import LABELS, STRUCTURES, VIEWS, Stack
 
 Row = dict[str, Any]
 
@@ -46,6 +46,10 @@ class QCRows:
         """Add all of the others' rows."""
         for name in ("stacks", "slices", "injected", "injected_slices"):
             getattr(self, name).extend(getattr(others, name))
+
+    def of(self, view: str) -> QCRows:
+        """The rows of one view."""
+        return QCRows(**{name: [row for row in rows if row["view"] == view] for name, rows in vars(self).items()})
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -144,11 +148,16 @@ def summarize_qc(rows: QCRows, *, severities: Sequence[int], seed: int, resample
 
     Per stack and per slice, over clean and shifted images together, every detector's statistics with 95 % intervals from a
     bootstrap of patients; the same per shift, without intervals; the verdict as the user gets it (`operating_point`); and
-    masks with injected errors, among them those without.
+    masks with injected errors, among them those without. Where there are two views, ``by_view`` has the same of each: all together
+    mixes them, and to tell one view from the other is not to tell bad masks from good ones.
     """
     slices, spoilt = _of_rv(rows.slices), _of_rv(rows.injected_slices)
     options = {"seed": seed, "resamples": resamples}
+    there = {row.get("view") for row in rows.stacks}
+    views = [view for view in VIEWS if view in there and len(there) > 1]
+    by_view = {view: summarize_qc(rows.of(view), severities=severities, **options) for view in views}
     return {
+        **({"by_view": by_view} if by_view else {}),
         "stack": detectors(rows.stacks, "RV_", **options),
         "slice": detectors(slices, "", **options),
         "by_shift": _by_shift(rows.stacks),

@@ -116,9 +116,16 @@ def evaluation_page(
         boxes=[charts.box_chart(rows, structure, metric) for structure, metric in metrics],
         worst=by_dice[:10],
         pictures=pictures,
-        qc=[charts.qc_charts(qc_rows, structure) for structure in STRUCTURES] if summary.get("qc") else [],
+        qc=list(_qc(summary["qc"], qc_rows)) if summary.get("qc") else [],
         provenance=list(origin(summary)),
     )
+
+
+def _qc(said: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What is said of the QC and its charts, of each view where there are two."""
+    for view, found in said.get("by_view", {"": said}).items():
+        some = [row for row in rows if row["view"] == view] if view else rows
+        yield {"view": view, "said": found, "charts": [charts.qc_charts(some, structure) for structure in STRUCTURES]}
 
 
 def render(template: str, **values: Any) -> str:

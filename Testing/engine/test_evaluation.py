@@ -14,7 +14,7 @@ from RVQCLib.bundle import load_bundle
 from RVQCLib.card import card, read_evaluation
 from RVQCLib.cli import BAD_INPUT, DONE, main
 from RVQCLib.evaluation import compare, interval
-from RVQCLib.files import read_json
+from RVQCLib.files import read_json, write_json
 from RVQCLib.stack import Geometry, Stack
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -70,6 +70,27 @@ def test_each_of_two_views_is_told(tiny_bundle: Path, tmp_path: Path, capsys: py
     groups = read_json(tmp_path / "e" / "summary.json")["groups"]
     for view, line in (("SA", said[0]), ("LA", said[3])):
         assert f"dice {groups[f'view {view}']['RV']['dice']['mean']:.3f} [" in line
+
+
+def test_the_qc_of_each_of_two_views_is_told(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = put(tmp_path / "data", range(4), views=("SA", "LA")), tmp_path / "e"
+    assert evaluate(data, tiny_bundle, out, "--qc", "--severities", "1") == DONE
+    said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("QC per")]
+    assert said == ["QC per stack, SA", "QC per slice, SA", "QC per stack, LA", "QC per slice, LA"]
+    found = read_json(out / "summary.json")
+    assert {view: one["n_stacks"] for view, one in found["qc"]["by_view"].items()} == {"SA": 18, "LA": 18}
+    page, bundle = (out / "evaluation.html").read_text(encoding="utf-8"), load_bundle(tiny_bundle)
+    for view in ("SA", "LA"):
+        assert page.count(f"<h2>Does the QC know? {view}</h2>") == 1
+        found["qc"]["by_view"][view]["stack"]["combined"]["mae"] = {"SA": 0.111, "LA": 0.222}[view]
+    assert page.count("on 18 stacks") == 2 and "on 36 stacks" not in page
+    write_json(out / "summary.json", found)
+    text = card(bundle, [read_evaluation(bundle, out)])
+    assert "The QC by stack, SA (predicted Dice, shifted images included): mae 0.111." in text
+    assert "The QC by stack, LA (predicted Dice, shifted images included): mae 0.222." in text
+    assert text.count("The QC by stack") == 2
 
 
 def test_who_taught_chose_or_calibrated_is_told_once(

@@ -185,6 +185,22 @@ def test_the_order_of_rows_does_not_matter(stack_rows: list[dict[str, Any]]) -> 
     assert first["slice"]["combined"]["auroc_below_0.8"] is None and first["n_slices"] == 0
 
 
+def test_two_views_are_not_mixed() -> None:
+    """In neither view does the prediction know the bad masks; that one view has more of them and lower predictions is no merit."""
+    rows = [
+        stack_row(f"p{k}", 0.6 if k % 10 < bad else 0.9, view=view, RV_predicted_dice=said)
+        for view, bad, said in (("SA", 1, 0.9), ("LA", 6, 0.7))
+        for k in range(20)
+    ]
+    whole = qc.QCRows(stacks=rows, injected=rows)
+    found = qc.summarize_qc(whole, severities=(1,), seed=0, resamples=10)
+    assert found["stack"]["combined"]["auroc_below_0.8"] > 0.7 and list(found["by_view"]) == ["SA", "LA"]
+    for view, one in found["by_view"].items():
+        alone = qc.QCRows(**{name: [row for row in rows if row["view"] == view] for name in ("stacks", "injected")})
+        assert one == qc.summarize_qc(alone, severities=(1,), seed=0, resamples=10) and "by_view" not in one
+        assert one["stack"]["combined"]["auroc_below_0.8"] == 0.5 == one["injected"]["combined"]["auroc_below_0.8"]
+
+
 def test_severities_are_checked() -> None:
     assert qc.check_severities([5, 1, 5]) == (1, 5)
     for wrong in ([], [0], [6, 2]):
@@ -227,7 +243,12 @@ def test_evaluate_with_qc(calibrated_bundle: Path, tiny_acdc: Path, tmp_path: Pa
     assert said["stack"]["combined"]["mae"] == pytest.approx(np.abs(predicted - real).mean())
     assert len(read_rows(out / "qc_injected.csv")) == 4 * (1 + len(qc.STRENGTHS))
     page = (out / "evaluation.html").read_text(encoding="utf-8")
-    assert "Does the QC know?" in page and "noise 3" in page and "What a user would miss" in page
+    assert (
+        "Does the QC know?</h2>" in page
+        and "by_view" not in said
+        and "noise 3" in page
+        and "What a user would miss" in page
+    )
     assert page.count("per slice</th>") == 1 and "None" not in page.split("In numbers")[1]
 
 
