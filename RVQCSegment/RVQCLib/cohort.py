@@ -18,6 +18,7 @@ from RVQCLib.cohort_files import CohortFiles, fences_of, study_verdict
 from RVQCLib.cohort_table import append_rows, edited_words, read_table, table_rows
 from RVQCLib.edits import EDITED
 from RVQCLib.files import Cancelled, RVQCError, check_apart, check_folder
+from RVQCLib.inference import choose_device
 from RVQCLib.layouts import StudySource
 from RVQCLib.locks import sole_part
 from RVQCLib.manifest import JOURNALS, Journal, read_run, settings_hash
@@ -90,7 +91,7 @@ def segment_cohort(
     Raises
     ------
     RVQCError
-        A wrong argument, no study, results that would come in the place of images, a bundle that cannot be trusted, no
+        A wrong argument, a device that does not work (`DeviceError`), no study, results that would come in the place of images, a bundle that cannot be trusted, no
         scheduler at that address, or another run that works on the same part of `out`.
     Cancelled
         `cancelled` returned True; what is done stays, is in the tables, and is kept by a resume.
@@ -100,6 +101,8 @@ def segment_cohort(
     folder, out = Path(folder).resolve(), Path(out).resolve()
     part = (int(part[0]), int(part[1]))
     _check(folder, out, jobs, part)
+    if not scheduler and device not in ("auto", "cpu"):  # which work anywhere; to try them would load torch here
+        choose_device(device)
     found = find_studies(folder)
     _check_places(folder, out, found)
     bundle = load_bundle(bundle_path, allow=allow)

@@ -21,6 +21,10 @@ class BundleError(RVQCError):
     """A bundle that cannot be trusted: damaged, incomplete, of an unknown schema, or foreign."""
 
 
+class DeviceError(RVQCError):
+    """A device that does not work here: no fault of the study that was to be computed on it."""
+
+
 class Cancelled(Exception):
     """The user stopped the work; nothing was written."""
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from RVQCLib.files import Cancelled
+from RVQCLib.files import Cancelled, DeviceError
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ def run_processes(
     ------
     Cancelled
         `cancelled` returned True; the workers are gone within two seconds.
+    DeviceError
+        A worker's device does not work.
     """
     pool = _Pool(work, jobs, stop)
     try:
@@ -134,8 +136,8 @@ class _Pool:
         except (EOFError, OSError):
             return self._bury(worker)
         worker.task = None
-        if isinstance(answer, Cancelled):
-            raise Cancelled
+        if isinstance(answer, (Cancelled, DeviceError)):
+            raise answer
         return task, answer, ""
 
     def _bury(self, worker: _Worker) -> Outcome | None:
@@ -192,7 +194,7 @@ def _serve(connection: Connection, work: Work, stop: Callable[[], bool]) -> None
             task = connection.recv()
             try:
                 answer = work(task, cancelled)
-            except Cancelled as error:
+            except (Cancelled, DeviceError) as error:
                 answer = error
             connection.send(answer)
         except (EOFError, OSError):

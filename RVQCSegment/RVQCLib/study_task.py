@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from RVQCLib.edits import asides, check_name, edited_files, output_hashes
-from RVQCLib.files import Cancelled, RVQCError, read_json, whole_file, write_json
+from RVQCLib.files import Cancelled, DeviceError, RVQCError, read_json, whole_file, write_json
 from RVQCLib.layouts import StudySource
 from RVQCLib.manifest import discard, discard_parts, edited_since, input_hashes, same_inputs
 from RVQCLib.pipeline import segment_study
@@ -96,6 +96,8 @@ def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
     ------
     Cancelled
         `cancelled` returned True; an earlier result stays.
+    DeviceError
+        The device does not work here, which no other study would change; an earlier result stays.
     """
     started, setup, inputs = time.perf_counter(), task.setup, []
     discard_parts(setup.out, task.name)
@@ -112,7 +114,7 @@ def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
         )
         folder = write_result(result, setup.out, candidates=setup.candidates)
         made = {**_made(result), "outputs": output_hashes(folder)}
-    except Cancelled:
+    except (Cancelled, DeviceError):
         raise
     except Exception as error:
         return failure(task, reason(error), seconds=time.perf_counter() - started, inputs=inputs)

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from conftest import NAMES, REPOSITORY, states, write_studies
 
-from RVQCLib import cli, result
+from RVQCLib import cli, pipeline, result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort import read_run, read_table, segment_cohort
-from RVQCLib.files import Cancelled, RVQCError, sha256
+from RVQCLib.files import Cancelled, DeviceError, RVQCError, sha256
 from RVQCLib.jobs import JOBS, Opened
 from RVQCLib.pipeline import segment_study
 from RVQCLib.processes import run_processes
@@ -252,6 +252,28 @@ def kill_worker(task: Named, cancelled: Callable[[], bool]) -> str:
 
 def never() -> bool:
     return False
+
+
+def no_device(name: str) -> str:
+    raise DeviceError(f"The device {name!r} does not work here (there is none); use --device auto or cpu.")
+
+
+def no_device_here(task: Named, cancelled: Callable[[], bool]) -> str:
+    return no_device(task.name)
+
+
+def test_a_wrong_device_costs_no_result(batch: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch(names=NAMES[:2])
+    before, journal = masks(tmp_path / "out"), (tmp_path / "out" / ".run" / "part-1-of-1.jsonl").read_bytes()
+    with pytest.raises(DeviceError, match="The device 'nodevice' does not work here"):
+        batch(resume=False, device="nodevice")  # found before any work
+    monkeypatch.setattr(pipeline, "choose_device", no_device)
+    with pytest.raises(DeviceError):
+        batch(resume=False, names=NAMES[:2])  # found by a worker
+    assert masks(tmp_path / "out") == before and not states(batch.events)
+    assert (tmp_path / "out" / ".run" / "part-1-of-1.jsonl").read_bytes() == journal
+    with pytest.raises(DeviceError, match="'a' does not work here"):
+        list(run_processes(no_device_here, [Named("a", tmp_path)], 1, never, never))
 
 
 def test_a_killed_worker_is_named_and_its_task_tried_again(tmp_path: Path) -> None:
