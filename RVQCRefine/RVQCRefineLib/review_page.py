@@ -222,7 +222,7 @@ def _reasons(row: Row) -> str:
     said = []
     for words, judged in (("Before", row.before), ("After", row.after)):
         if judged is not None:
-            said.append(f"{words}: {'; '.join(judged.stack['reasons'][:3]) or 'nothing unusual'}.")
+            said.append(f"{words}: {'; '.join(judged.reasons[:3]) or 'nothing unusual'}.")
     if row.proposal:
         said.append(f"RVQC proposes the {'new' if row.proposed else 'old'} mask: {row.proposal}.")
     return " ".join(said)

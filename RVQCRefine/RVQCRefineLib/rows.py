@@ -11,12 +11,11 @@ from typing import Any
 from RVQCLib.edits import OUTPUTS
 from RVQCLib.files import RVQCError, read_json, sha256
 from RVQCLib.manifest import RUN, read_run
+from RVQCLib.overall import VERDICTS, stack_reasons, stack_verdict
 from RVQCLib.reviews import Review, read_reviews
 from RVQCRefineLib.run_folder import ACCEPTED, REVIEWS, RunFolder
 from RVQCSlicerLib.words import failure_of
 
-VERDICTS = ("trusted", "look", "ood")
-"""From good to bad, as in quality.json."""
 UNDECIDED = ""
 
 
@@ -24,7 +23,7 @@ UNDECIDED = ""
 class Judged:
     """One mask of a stack and what the QC says of it. `predicted` and `at_least` are of the RV, None without calibration.
 
-    `written` is the SHA-256 of the mask that the QC judged, "" where that is not known.
+    `written` is the SHA-256 of the mask that the QC judged, "" where that is not known; `checks` are the study's sentences.
     """
 
     mask: Path
@@ -32,11 +31,17 @@ class Judged:
     bundle_hash: str
     cine: tuple[Mapping[str, Any], ...] = ()
     written: str = ""
+    checks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """One of `VERDICTS`."""
-        return self.stack["verdict"]
+        """One of `VERDICTS`; ``look`` at best where the study's checks speak against the view (`overall`)."""
+        return stack_verdict(self.stack, self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it has that verdict: the stack's own reasons, and the checks where they decide it."""
+        return stack_reasons(self.stack, self.checks)
 
     @property
     def predicted(self) -> float | None:
@@ -148,10 +153,10 @@ def _judged(folder: Path) -> dict[tuple[str, str], Judged]:
     if not (folder / "quality.json").is_file():
         return {}
     content = read_json(folder / "quality.json")
-    cine = tuple(content.get("cine", ()))
+    cine, checks = (tuple(content.get(key, ())) for key in ("cine", "checks"))
     return {
         (s["view"], s["phase"]): Judged(
-            folder / s["mask"], s, content["bundle"]["hash"], cine, content.get(OUTPUTS, {}).get(s["mask"], "")
+            folder / s["mask"], s, content["bundle"]["hash"], cine, content.get(OUTPUTS, {}).get(s["mask"], ""), checks
         )
         for s in content["stacks"]
     }

@@ -133,7 +133,7 @@ def _verdict(judged: Judged | None) -> tuple[str, str, str]:
     if judged is None:
         return "–", "", "not segmented yet"
     verdict = VERDICTS.get(judged.verdict, NOT_JUDGED)
-    title, reasons = f"{verdict.sign} {verdict.title}", list(judged.stack["reasons"])
+    title, reasons = f"{verdict.sign} {verdict.title}", judged.reasons
     if judged.edited:
         title, reasons = f"{title}, edited since", [EDITED, *reasons]
     return title, verdict.ink, "\n".join(reasons)

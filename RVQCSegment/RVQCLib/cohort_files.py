@@ -14,7 +14,7 @@ from typing import Any
 from RVQCLib.cohort_page import CohortPage, Row
 from RVQCLib.cohort_table import table_rows, worst_first, write_table
 from RVQCLib.manifest import Journal, write_run
-from RVQCLib.overall import VERDICTS, worst
+from RVQCLib.overall import VERDICTS, stack_verdict, worst
 from RVQCLib.quality import Fences, QCOptions, Scores, cohort_fences, rejudge
 
 Cohort = dict[str, tuple[dict[str, Fences] | None, str]]
@@ -97,7 +97,7 @@ class CohortFiles:
         seconds, edited = 0.0, 0
         for record in self._records(cohort):
             studies[study_verdict(record)] += 1
-            stacks.update(stack["verdict"] for stack in record["stacks"])
+            stacks.update(stack_verdict(stack, record["checks"]) for stack in record["stacks"])
             seconds += record["seconds"]
             edited += bool(record.get("edited"))
         return {

@@ -22,7 +22,7 @@ import numpy as np
 from RVQCLib import charts
 from RVQCLib.cohort_table import MEASURES
 from RVQCLib.files import whole_file
-from RVQCLib.overall import VERDICTS
+from RVQCLib.overall import VERDICTS, stack_reasons
 from RVQCLib.quality import QCOptions
 from RVQCLib.report import origin, render
 from RVQCLib.stack import STRUCTURES
@@ -90,13 +90,14 @@ class CohortPage:
         if stack is None:
             failed = {"study": row["study"], "stack": "", "verdict": "failed", "reasons": [row["error"]]}
             return {**failed, "checks": people}
-        picture = stack["thumbnail"]
+        picture, checks = stack["thumbnail"], record["checks"]
+        reasons = [reason for reason in stack_reasons(stack, checks) if reason not in self.header["cautions"]]
         return {
             "study": row["study"],
             "stack": f"{row['view']}_{row['phase']}",
             "verdict": row["verdict"],
-            "reasons": stack["reasons"],
-            "checks": people + [check for check in record["checks"] if check not in self.header["cautions"]],
+            "reasons": reasons,
+            "checks": people + [check for check in checks if check not in (*self.header["cautions"], *reasons)],
             "numbers": {s: [_short(row[f"{s}_{measure}"]) for measure in MEASURES] for s in STRUCTURES},
             "outside": [row["outside_reference"], row["outside_cohort"]],
             "slices": row["n_slices"],

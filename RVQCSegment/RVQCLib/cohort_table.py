@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from RVQCLib.files import RVQCError, append_line, whole_file
-from RVQCLib.overall import VERDICTS
+from RVQCLib.overall import VERDICTS, stack_reasons, stack_verdict
 from RVQCLib.quality import Fences, QCOptions, Scores, is_ood
 from RVQCLib.stack import STRUCTURES
 
@@ -24,7 +24,8 @@ COLUMNS = (
 )
 """Distances in mm, volumes in ml, none of a single slice; ``outside_…`` names the structures of which every candidate is
 beyond those fences, or ``none``, and is empty where no such fences are known; ``flagged_slices`` count from 1; ``checks``
-are of the whole study.
+are of the whole study, and ``verdict`` and ``reasons`` count those that speak against the stack's view (`overall`); ``ood``
+is of the stack alone.
 ``edited`` says what a person changed since; verdict, numbers and ``mask_sha256`` are those of the mask that RVQC wrote."""
 _FORMULA = re.compile(r"'*[=+\-@]")
 """How a text begins that Excel would run: ``'`` is put before it, and taken away when it is read."""
@@ -51,10 +52,11 @@ def table_rows(record: Mapping[str, Any], options: QCOptions) -> list[dict[str, 
             measures |= {f"{structure}_volume_ml": None for structure in STRUCTURES}
         rows.append(
             {
-                **{key: stack[key] for key in ("view", "phase", "verdict", "ood", "mask", "n_slices")},
+                **{key: stack[key] for key in ("view", "phase", "ood", "mask", "n_slices")},
                 **common,
                 **measures,
-                "reasons": "; ".join(stack["reasons"]),
+                "verdict": stack_verdict(stack, record["checks"]),
+                "reasons": "; ".join(stack_reasons(stack, record["checks"])),
                 "checks": "; ".join(record["checks"]),
                 "flagged_slices": " ".join(str(part["index"] + 1) for part in stack["slices"]),
                 "outside_reference": outside(stack, "reference", options),

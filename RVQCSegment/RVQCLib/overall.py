@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from RVQCLib.stack import VIEWS
 
@@ -29,3 +30,14 @@ def against(checks: Iterable[str], view: str = "") -> list[str]:
     """The checks of a study for which `worst` says ``look``: odd anatomy, a caution of the bundle."""
     begins = (f"anatomy: {view}", *(f"{one}: " for one in ([view] if view else VIEWS)))
     return [check for check in checks if check.startswith(begins)]
+
+
+def stack_verdict(stack: Mapping[str, Any], checks: Sequence[str]) -> str:
+    """A stack's verdict; ``look`` at best where the checks of its study speak against its view."""
+    return worst([stack["verdict"]], checks, stack["view"])
+
+
+def stack_reasons(stack: Mapping[str, Any], checks: Sequence[str]) -> list[str]:
+    """Why a stack has its `stack_verdict`: its own reasons, and the checks of its study where they decide it."""
+    decide = stack_verdict(stack, checks) != stack["verdict"]
+    return [*stack["reasons"], *(against(checks, stack["view"]) if decide else ())]

@@ -13,10 +13,10 @@ from typing import Any
 import slicer
 import vtk
 
-from RVQCLib.overall import worst
+from RVQCLib.overall import stack_verdict
 from RVQCLib.stack import PHASES
 from RVQCSlicerLib.parameters import Parameters
-from RVQCSlicerLib.words import failure_of, split
+from RVQCSlicerLib.words import failure_of
 
 ATTRIBUTE = "RVQC.Study"
 MADE = "RVQC.Made"
@@ -77,7 +77,7 @@ class Result:
 
     def verdict(self, key: str) -> str:
         """A stack's verdict; "look" at best where the study's checks speak against its view (`RVQCLib.overall`)."""
-        return worst([self.stacks[key]["verdict"]], self.quality["checks"], split(key)[0])
+        return stack_verdict(self.stacks[key], self.quality["checks"])
 
     def image(self, key: str) -> dict[str, Any]:
         """Which image was judged: "file", "frame" of a cine, "sha256"; empty in results of an earlier RVQC."""

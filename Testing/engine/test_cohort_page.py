@@ -34,7 +34,7 @@ HEADER = {
     "options": QCOptions().to_json(),
     **dict.fromkeys(("device", "versions", "part", "started", "finished"), "known"),
     "n_found": STUDIES,
-    "cautions": ["SA: only for tests"],
+    "cautions": ["LA: only for tests"],
 }
 FENCES = {structure: {"th_low": 0.8, "th_up": 20.0, "n": 80} for structure in STRUCTURES}
 
@@ -73,7 +73,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record = {"study": name, "state": "done", "settings": "s", "finished": "2024-01-01", "seconds": 1.0}
         record |= {
             "error": "",
-            "checks": ["SA: only for tests", "ES is larger than ED"],
+            "checks": ["LA: only for tests", "ES is larger than ED"],
             "inputs": [],
             "outputs": {},
             "bundle": HEADER["bundle"],
@@ -112,6 +112,46 @@ def test_a_study_of_odd_anatomy_is_to_be_looked_at() -> None:
     assert (study_verdict(record), _reason(record)) == ("ood", "unusual shape")
 
 
+def test_a_row_has_the_verdict_of_its_studys_checks(tmp_path: Path) -> None:
+    odd = "anatomy: SA RV is larger at end-systole than at end-diastole"
+    study = schematic_study("one", 1, views=("SA",))
+    picture = thumbnail(study.stacks[0], study.labels[0], {"slices": []})
+    one = {
+        **stack_record("one", "ED", np.random.default_rng(3), picture),
+        "ood": False,
+        "verdict": "trusted",
+        "reasons": [],
+    }
+    stacks = [one, {**one, "phase": "ES", "ood": True, "verdict": "ood", "reasons": ["unusual shape"]}]
+    stacks += [{**one, "view": "LA"}]
+    common = {"state": "done", "settings": "s", "finished": "2024-01-01", "seconds": 1.0, "error": ""}
+    common |= {"inputs": [], "outputs": {}, "stacks": stacks}
+    caution = "SA: only for tests"
+    for name, checks in (("sound", []), ("odd", [odd]), ("cautioned", [caution])):
+        append_line(tmp_path / ".run" / "part-1-of-1.jsonl", json.dumps({"study": name, "checks": checks, **common}))
+    content = CohortFiles(tmp_path, Journal(tmp_path), QCOptions()).write(
+        {**HEADER, "n_found": 3, "cautions": [caution]}
+    )
+    table = {(row["study"], row["view"], row["phase"]): row for row in read_table(tmp_path)}
+    told = {key: (row["verdict"], row["reasons"], row["ood"]) for key, row in table.items()}
+    assert told["odd", "SA", "ED"] == ("look", odd, False) and told["cautioned", "SA", "ED"] == ("look", caution, False)
+    assert told["odd", "SA", "ES"] == ("ood", "unusual shape", True)
+    assert (
+        told["sound", "SA", "ED"]
+        == told["odd", "LA", "ED"]
+        == told["cautioned", "LA", "ED"]
+        == ("trusted", None, False)
+    )
+    assert content["summary"]["stacks"] == {"ood": 3, "look": 2, "trusted": 4}
+    assert [row["verdict"] for row in read_table(tmp_path)] == ["ood"] * 3 + ["look"] * 2 + ["trusted"] * 4
+    text = (tmp_path / "cohort.html").read_text(encoding="utf-8")
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
+    shown = {(row["study"], row["stack"]): (row["verdict"], row["reasons"], row["checks"]) for row in rows}
+    assert shown["odd", "SA_ED"] == ("look", [odd], []) and shown["odd", "LA_ED"] == ("trusted", [], [odd])
+    assert shown["cautioned", "SA_ED"] == ("look", [], []) and text.count(caution) == 1
+    assert text.count(": look at it</title>") == 2 * 3  # one bar a measure and structure
+
+
 def test_the_page_loads_nothing_and_runs_one_script(pages: Path) -> None:
     text = (pages / "cohort.html").read_text(encoding="utf-8")
     script = re.findall(r"<script>(.*?)</script>", text, re.S)
@@ -122,7 +162,7 @@ def test_the_page_loads_nothing_and_runs_one_script(pages: Path) -> None:
     assert "not a medical device" in text.lower() and "</script><b>" not in text
     rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
     assert len(rows) == 2 * STUDIES - 1 and rows[-1]["checks"] == ["ES is larger than ED"]
-    assert text.count("SA: only for tests") == 1
+    assert text.count("LA: only for tests") == 1
 
 
 def test_rows_are_worst_first_in_table_and_page(pages: Path) -> None:

@@ -187,6 +187,18 @@ def test_the_rows_are_worst_first_before_beside_after(run: RunFolder) -> None:
     assert (row.proposed, row.proposal, row.decision, row.n_slices) == (True, "because ED", "", 3)
 
 
+def test_a_row_counts_the_checks_of_its_study(run: RunFolder) -> None:
+    file = run.path / "studies" / "patient001" / "after" / "quality.json"
+    odd = "anatomy: SA RV is larger at end-systole than at end-diastole"
+    write_json(file, {**read_json(file), "checks": []})
+    found = [row.after.verdict for row in rows_of(run) if row.after and row.study == "patient001"]
+    assert found == ["trusted", "trusted"]
+    write_json(file, {**read_json(file), "checks": [odd]})
+    rows = [row.after for row in rows_of(run) if row.after and row.study == "patient001"]
+    assert [judged.verdict for judged in rows] == ["look", "look"]
+    assert all(judged.reasons[-1] == odd and odd not in judged.stack["reasons"] for judged in rows)
+
+
 def test_decisions_are_lines_with_hashes_and_only_accepted_masks_are_files(run: RunFolder) -> None:
     first, second, *_ = rows_of(run)
     image = image_of(run.request().studies, first)

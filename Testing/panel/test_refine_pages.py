@@ -224,7 +224,9 @@ def test_a_decision_reaches_no_row_that_the_filter_hides(panel: Panel) -> None:
     from RVQCRefineLib.stack_table import StackTable
 
     numbers = {"predicted_dice": 0.5, "lower_bound_90": 0.4}
-    judged = Judged(Path("mask"), {"verdict": "look", "reasons": [], "slices": [], "structures": {"RV": numbers}}, "")
+    judged = Judged(
+        Path("mask"), {"view": "SA", "verdict": "look", "reasons": [], "slices": [], "structures": {"RV": numbers}}, ""
+    )
     hashes = dict.fromkeys(("image_sha256", "mask_sha256", "bundle_hash"), "0" * 64)
     rejected = Review(study="1", view="SA", phase="ED", decision="rejected", reviewer="Eva", note="", **hashes)
     rows = [Row(str(k), "SA", "ED", 1, judged, judged, review=rejected if k == 1 else None) for k in range(3)]
