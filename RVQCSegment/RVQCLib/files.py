@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 class RVQCError(ValueError):
@@ -48,8 +52,7 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path` that replaces `path` on success and vanishes on any error."""
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".part-{path.name}-", dir=path.parent))
-    part.chmod(0o755)
+    part = _new_folder(path.parent, f".part-{path.name}-")
     try:
         yield part
         old = path.with_name(f".old-{part.name}")
@@ -62,8 +65,20 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
                 old.rename(path)
             raise
         shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            log.warning("%s, what was in %s before, could not be removed; remove it.", old, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _new_folder(home: Path, prefix: str) -> Path:
+    """A new folder whose name ends in eight random digits, with the rights that any new folder has there: by the umask, and of
+    the group of a shared folder (tempfile's are for one user alone)."""
+    while True:
+        folder = home / f"{prefix}{secrets.token_hex(4)}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def check_folder(path: str | os.PathLike) -> None:

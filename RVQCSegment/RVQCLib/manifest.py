@@ -76,16 +76,25 @@ def edited_since(folder: Path, record: Mapping[str, Any], options: QCOptions) ->
         return None
 
 
-def discard(out: Path, study: str) -> None:
-    """Remove a study's result and what killed workers left of it; what somebody edited is moved aside instead."""
+def discard(out: Path, study: str) -> str:
+    """Remove a study's result and what killed workers left of it; what somebody edited is moved aside instead.
+
+    Returns
+    -------
+    A sentence where an earlier result is still there, else "".
+    """
     try:
         check_name(study)
-        set_aside(out / study)
-    except (RVQCError, OSError) as error:
+    except RVQCError as error:
         log.warning("%s stays where it is: %s", out / study, error)
-        return
+        return ""  # people's work or a table, no result
+    try:
+        set_aside(out / study)
+    except OSError as error:
+        return f"{out / study} was edited by hand and cannot be moved ({error.strerror or error}); it is of an earlier run."
     shutil.rmtree(out / study, ignore_errors=True)
     discard_parts(out, study)
+    return f"{out / study} could not be removed; it is of an earlier run." if (out / study).exists() else ""
 
 
 def discard_parts(out: Path, study: str) -> None:

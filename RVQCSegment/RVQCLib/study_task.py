@@ -122,8 +122,8 @@ def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
 
 
 def failure(task: StudyTask, why: str, *, seconds: float = 0.0, inputs: list[dict[str, Any]] | None = None) -> dict:
-    """The record of a study that failed, whose old masks are removed with it."""
-    discard(task.setup.out, task.name)
+    """The record of a study that failed, whose old masks are removed with it; where they cannot be, its error says so."""
+    why = " ".join(filter(None, (why, discard(task.setup.out, task.name))))
     log.warning("%s failed: %s", task.name, why)
     return {**_head(task, "failed", seconds), "error": why, "inputs": inputs or [], "outputs": {}, "stacks": []}
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import NAMES, REPOSITORY, states, write_studies
 
-from RVQCLib import cli, pipeline, result
+from RVQCLib import cli, manifest, pipeline, result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort import read_run, read_table, segment_cohort
 from RVQCLib.files import Cancelled, DeviceError, RVQCError, sha256
@@ -194,6 +194,17 @@ def test_a_study_that_fails_later_loses_its_old_masks(batch: Callable, studies: 
     batch()
     assert not (tmp_path / "out" / "patient003").exists()
     assert [r["study"] for r in read_table(tmp_path / "out") if r["verdict"] == "failed"] == ["patient003"]
+
+
+def test_old_masks_that_cannot_be_removed_are_named(
+    batch: Callable, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch(names=NAMES[:1])
+    damage(studies / NAMES[0])
+    monkeypatch.setattr(manifest.shutil, "rmtree", lambda path, **_: None)  # a colleague's, whose rights we lack
+    batch(names=NAMES[:1])
+    (row,) = read_table(tmp_path / "out")
+    assert row["error"].endswith(f"{tmp_path / 'out' / NAMES[0]} could not be removed; it is of an earlier run.")
 
 
 def test_parts_share_a_folder(batch: Callable, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,28 @@ def test_a_whole_folder_replaces_the_old_one(tmp_path):
         assert (target / "stale.nii").exists()
     assert os.listdir(target) == ["fresh.nii"]
     assert os.listdir(tmp_path) == ["study"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o2775), (0o027, 0o2750)])
+def test_a_whole_folder_has_the_rights_and_the_group_of_a_shared_one(tmp_path, umask, mode):
+    tmp_path.chmod(0o2775)
+    before = os.umask(umask)
+    try:
+        with whole_folder(tmp_path / "study") as part:
+            assert re.fullmatch(r"\.part-study-[a-z0-9_]{8}", part.name)  # as `manifest.discard_parts` knows it
+            (part / "fresh.nii").touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "study").stat().st_mode) == mode
+
+
+def test_an_old_folder_that_stays_is_named(tmp_path, monkeypatch, caplog):
+    (tmp_path / "study").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: None)
+    with whole_folder(tmp_path / "study"):
+        pass
+    assert "could not be removed" in caplog.text and (tmp_path / "study").is_dir()
 
 
 def test_an_error_leaves_the_old_folder(tmp_path):
