@@ -86,7 +86,7 @@ def refuse_other_images(study: Study, out: str | Path, origins: Mapping[str, str
         if before and before.isdisjoint((_hash(image.source), _hash(_origin_of(image, origins)))):
             raise RVQCError(
                 f"{file.parent} holds the results of another image of {image.name.replace('_', ' ')}; give this study another "
-                "name."
+                "name or its results another folder."
             )
 
 

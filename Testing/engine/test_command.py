@@ -171,6 +171,24 @@ def test_a_study_of_other_views_alone_is_refused(
     assert "no LA networks" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_segment_replaces_no_result_of_another_image(
+    tiny_study: Study, own_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two patients whose files have one name."""
+    for stack, patient in zip([s for s in tiny_study.stacks if s.view == "SA"], ("anna", "ben"), strict=True):
+        image = sitk.GetImageFromArray(stack.pixels)
+        (tmp_path / patient).mkdir()
+        sitk.WriteImage(image, str(tmp_path / patient / "sax_ED.nii.gz"))
+    arguments = ("--bundle", own_bundle, "-o", tmp_path / "out", "--device", "cpu")
+    assert run("segment", tmp_path / "anna" / "sax_ED.nii.gz", *arguments) == cli.DONE
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert run("segment", tmp_path / "ben" / "sax_ED.nii.gz", *arguments) == cli.BAD_INPUT
+    assert "holds the results of another image of SA ED; give this study another name or its" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+    (tmp_path / "anna").rename(tmp_path / "moved")
+    assert run("segment", tmp_path / "moved" / "sax_ED.nii.gz", *arguments) == cli.DONE
+
+
 def test_a_full_disk_is_a_failure_that_leaves_nothing(
     phantom: Path,
     tiny_bundle: Path,

@@ -165,7 +165,7 @@ def test_results_of_another_image_are_not_replaced(phantom: Path, tmp_path: Path
     write_json(tmp_path / "A" / "quality.json", {"study": "A", "stacks": [entry]})
     origins = {"LA_ED": str(images["LA_ED"])} if file == "copy" else {}
     how = {"name": "A", "images": {"LA_ED": str(images[file])}, "origins": origins}
-    said = "A holds the results of another image of LA ED; give this study another name"
+    said = "A holds the results of another image of LA ED; give this study another name or its results another folder"
     with pytest.raises(RVQCError if refused else Cancelled, match=said if refused else None):
         segment(Opened(), lambda event: None, lambda: True, out=str(tmp_path), **how)
 

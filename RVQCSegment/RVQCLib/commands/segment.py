@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
         "-o",
         "--output",
         required=True,
-        help="folder in which the study's own folder is written; an earlier result of it there is replaced",
+        help="folder in which the study's own folder is written; an earlier result of the same images there is replaced",
     )
     parser.add_argument(
         "--frames",
@@ -53,11 +53,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.files import read_json
     from RVQCLib.pipeline import segment_study
     from RVQCLib.quality import QCOptions
-    from RVQCLib.result import in_words, write_result
+    from RVQCLib.result import in_words, refuse_other_images, write_result
     from RVQCLib.study import read_study
 
     study = read_study(args.study)
     _check_place(Path(args.output) / study.name, Path(args.study))
+    refuse_other_images(study, args.output, {})
     bundle = load_bundle(bundle_path(args), allow=args.allow)
     options = QCOptions(quantifier=args.quantifier)
     frames = _frames(study, args.frames)
