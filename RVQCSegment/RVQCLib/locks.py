@@ -80,13 +80,16 @@ def sole_part(folder: Path, part: tuple[int, int], what: str) -> Iterator[None]:
 
 
 def check_free(path: Path, what: str) -> None:
-    """Raise the RVQCError of `sole_run` where somebody holds the lock file `path`; nothing is changed."""
+    """Raise the RVQCError of `sole_run` where somebody holds the lock file `path`; nothing is changed.
+
+    Many may look at once, such as the parts of an array job that start together: nobody is taken for the holder by looking.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     except OSError:
         return  # there is none, or what cannot be written is not being worked on from here
     try:
-        _seize(descriptor, path, what)
+        _seize(descriptor, path, what, shared=True)
         _unlock(descriptor)
     finally:
         os.close(descriptor)
@@ -102,10 +105,10 @@ def _take(descriptor: int, path: Path, what: str) -> None:
         os.write(descriptor, json.dumps(holder).encode())
 
 
-def _seize(descriptor: int, path: Path, what: str) -> None:
+def _seize(descriptor: int, path: Path, what: str, *, shared: bool = False) -> None:
     """Lock the file, or say who has it."""
     holder = _holder(descriptor)
-    locked = _lock(descriptor)
+    locked = _lock(descriptor, shared)
     if locked is None or (locked and holder and holder["host"] != platform.node()):
         # The system knows nothing of other machines' locks here: their touch has to tell.
         locked = holder is None or _untouched_s(descriptor, path) > STALE_S
@@ -132,18 +135,18 @@ def _holder(descriptor: int) -> dict[str, Any] | None:
         return None
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Whether the system gave us the lock; None where the file system has no locks."""
+def _lock(descriptor: int, shared: bool = False) -> bool | None:
+    """Whether the system gave us the lock, alone or with others who want it `shared`; None where the file system has no locks."""
     try:
         try:
             import fcntl
-        except ImportError:  # Windows
+        except ImportError:  # Windows, which has no shared locks
             import msvcrt
 
             os.lseek(descriptor, _FAR, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         taken = error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
         return False if taken else None

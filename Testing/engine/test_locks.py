@@ -100,6 +100,25 @@ def test_without_locks_of_the_system_the_touch_tells(tmp_path: Path, monkeypatch
     check_free(path, "it")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no shared locks")
+def test_who_looks_is_not_taken_for_the_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of an array job that start together all look at the lock of an earlier plain run."""
+    with sole_part(tmp_path, (1, 1), "it"):
+        pass
+    unlock, looked = locks._unlock, []
+
+    def another_looks(descriptor: int) -> None:
+        if not looked:
+            looked.append(descriptor)
+            check_free(tmp_path / "part-1-of-1.lock", "it")
+        unlock(descriptor)
+
+    monkeypatch.setattr(locks, "_unlock", another_looks)
+    check_free(tmp_path / "part-1-of-1.lock", "it")
+    with sole_run(tmp_path / "part-1-of-1.lock", "it"), pytest.raises(RVQCError, match="being worked on"):
+        check_free(tmp_path / "part-1-of-1.lock", "it")
+
+
 def test_parts_that_share_things_exclude_each_other(tmp_path: Path) -> None:
     def both(first: tuple[int, int], second: tuple[int, int]) -> bool:
         try:
