@@ -21,7 +21,7 @@ from RVQCLib.files import Cancelled, RVQCError, check_apart, check_folder
 from RVQCLib.inference import choose_device
 from RVQCLib.layouts import StudySource
 from RVQCLib.locks import sole_part
-from RVQCLib.manifest import JOURNALS, Journal, read_run, settings_hash
+from RVQCLib.manifest import JOURNALS, Journal, discard_parts, read_run, settings_hash
 from RVQCLib.overall import against
 from RVQCLib.processes import Outcome, Task, Work, run_here, run_processes
 from RVQCLib.quality import QCOptions
@@ -211,11 +211,15 @@ class _Runner:
         """Whether the user cancelled; a file says so to workers, on whatever machine they are."""
         if not self.asked():
             return False
+        self.tell()
+        return True
+
+    def tell(self) -> None:
+        """Tell the workers to stop."""
         try:
             self.stop.touch()
         except OSError as error:
             log.warning("%s cannot be written (%s); workers are ended instead.", self.stop, error)
-        return True
 
 
 @dataclass
@@ -254,6 +258,9 @@ class _Batch:
             state = "done"
         except (Cancelled, KeyboardInterrupt):
             state = "cancelled"
+            runner.tell()
+            if not runner.scheduler:  # whose workers may still be at it; they clear up themselves
+                discard_parts(self.setup.out, *(source.name for source in chosen))
             raise
         finally:
             header = self._finish(state)

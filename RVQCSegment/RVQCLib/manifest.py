@@ -22,6 +22,7 @@ from RVQCLib.layouts import StudySource
 from RVQCLib.options import QCOptions
 
 RUN, JOURNALS = "run.json", ".run"
+_HALF = re.compile(r"(\.old-)?\.part-(?P<study>.+)-[a-z0-9_]{8}", re.DOTALL)
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +98,10 @@ def discard(out: Path, study: str) -> str:
     return f"{out / study} could not be removed; it is of an earlier run." if (out / study).exists() else ""
 
 
-def discard_parts(out: Path, study: str) -> None:
-    """Remove the half-written folders of a study that killed workers left (see `files.whole_folder`)."""
-    half = re.compile(rf"(\.old-)?\.part-{re.escape(study)}-[a-z0-9_]{{8}}")
+def discard_parts(out: Path, *studies: str) -> None:
+    """Remove the half-written folders of studies that killed workers left (see `files.whole_folder`)."""
     for path in out.iterdir() if out.is_dir() else ():
-        if half.fullmatch(path.name):
+        if (half := _HALF.fullmatch(path.name)) and half["study"] in studies:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -348,6 +348,43 @@ def test_a_signal_is_exit_code_3(studies: Path, tiny_bundle: Path, tmp_path: Pat
     _, said = process.communicate(timeout=30)
     assert process.returncode == cli.CANCELLED and "Cancelled" in said
     assert read_run(tmp_path / "out")["state"] == "cancelled" and read_table(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*part-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["keyboard", "scheduler"])
+def test_the_first_signal_tells_the_workers(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    asked = []
+
+    def work(*_: Any, cancelled: Callable[[], bool], **__: Any) -> None:
+        if len(asked) == 1:  # again, before the work ever asks
+            signal.raise_signal(number)
+        asked.append(cancelled())
+        signal.raise_signal(number)
+        asked.append(cancelled())
+        raise Cancelled
+
+    monkeypatch.setattr("RVQCLib.cohort.segment_cohort", work)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    for expected in ([False, True], [False]):
+        assert cli.main(["batch", str(studies), "-o", str(tmp_path / "out")]) == cli.CANCELLED
+        assert asked == expected and "Cancelled" in capsys.readouterr().err
+        asked[:] = [False]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_cancelled_run_leaves_no_part_of_its_studies(batch: Callable, tmp_path: Path) -> None:
+    parts = [tmp_path / "out" / f".part-{name}-ab12cd34" for name in (*NAMES[2:3], "of-another-run")]
+
+    def cancelled() -> bool:
+        for part in parts if batch.events else ():  # as a worker leaves it that had to be killed
+            part.mkdir(exist_ok=True)
+        return bool(batch.events)
+
+    with pytest.raises(Cancelled):
+        batch(cancelled=cancelled)
+    assert [part.is_dir() for part in parts] == [False, True]
 
 
 def test_a_full_disk_costs_the_studies_that_did_not_fit(

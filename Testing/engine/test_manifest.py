@@ -108,7 +108,7 @@ def test_only_a_studys_own_leftovers_are_removed(tmp_path: Path) -> None:
     names = (".part-a-abcd1234", ".old-.part-a-abcd1234", ".part-a-b-abcd1234", ".part-ab-abcd1234", "a", "a-b")
     for name in names:
         (tmp_path / name).mkdir()
-    discard_parts(tmp_path, "a")
+    discard_parts(tmp_path, "a", "none")
     assert {path.name for path in tmp_path.iterdir()} == set(names[2:])
     discard(tmp_path, "a")
     assert {path.name for path in tmp_path.iterdir()} == {*names[2:4], "a-b"}

@@ -8,6 +8,7 @@ from typing import Any
 
 from RVQCLib.commands.common import (
     Progress,
+    asked_to_stop,
     bundle_options,
     bundle_path,
     candidates_option,
@@ -77,21 +78,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.cohort_files import in_words
     from RVQCLib.quality import QCOptions
 
-    answer = segment_cohort(
-        args.folder,
-        bundle_path(args),
-        args.output,
-        options=QCOptions(fences=args.fences, quantifier=args.quantifier),
-        device=args.device,
-        jobs=args.jobs,
-        resume=args.resume,
-        part=args.part,
-        scheduler=args.scheduler,
-        candidates=args.candidates,
-        names=args.only,
-        allow=args.allow,
-        progress=Progress(),
-    )
+    with asked_to_stop() as cancelled:
+        answer = segment_cohort(
+            args.folder,
+            bundle_path(args),
+            args.output,
+            options=QCOptions(fences=args.fences, quantifier=args.quantifier),
+            device=args.device,
+            jobs=args.jobs,
+            resume=args.resume,
+            part=args.part,
+            scheduler=args.scheduler,
+            candidates=args.candidates,
+            names=args.only,
+            allow=args.allow,
+            progress=Progress(),
+            cancelled=cancelled,
+        )
     if not args.json:
         for line in in_words(answer):
             say(line)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +275,38 @@ def quantifier_option(parser: argparse.ArgumentParser) -> None:
         help="when a stack is out of distribution; paper: every candidate lies outside the fences; authors: the best pDC or "
         "the best pHD of all does, as in their code",
     )
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether Ctrl+C or SIGTERM came, for work that asks it and then tells its workers.
+
+    The first of them is kept for the work to ask; another, or one before it ever asked, ends the work where it is
+    (KeyboardInterrupt). A signal that is ignored, as Ctrl+C is by jobs in a shell's background, stays so.
+    """
+    asks, came = threading.Event(), threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        if came.is_set() or not asks.is_set():
+            raise KeyboardInterrupt
+        came.set()
+
+    def cancelled() -> bool:
+        asks.set()
+        return came.is_set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield cancelled
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    try:
+        for number in heard:
+            signal.signal(number, stop)
+        yield cancelled
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def bundle_path(args: argparse.Namespace) -> Path:
