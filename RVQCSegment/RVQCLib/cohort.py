@@ -7,6 +7,7 @@ import logging
 import platform
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,7 @@ def segment_cohort(
     Returns
     -------
     dict
-        What ``run.json`` holds without its ``studies``. ``gone`` names those that earlier runs found in `folder` and this
+        What ``run.json`` holds without its ``studies``. ``result_versions`` are those of RVQC that made the results; ``gone`` names those that earlier runs found in `folder` and this
         one did not: they are in no table and no fences, and their results stay.
 
     What a person edited in a study's results is never lost (`run_study`): it is kept in place where the study need not be
@@ -231,6 +232,7 @@ class _Batch:
     header: dict[str, Any]
     progress: Callable[[dict[str, Any]], None]
     _due: set[str] = field(default_factory=set)
+    _older: Counter[str] = field(default_factory=Counter)
     _done: int = 0
     _worked: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -253,6 +255,7 @@ class _Batch:
             tasks = (StudyTask(s, self.setup, self.journal.find(s.name) if resume else None) for s in chosen)
             for task, record, died in runner.run(run_study, tasks):
                 self._take(task, record or failure(task, died), len(chosen))
+            self._tell_older()
             self._mark_removed(chosen)
             self._add_fences(found, runner)
             state = "done"
@@ -271,6 +274,9 @@ class _Batch:
         """Record one study and tell of it."""
         self._done += 1
         self._due.discard(task.name)
+        version = record.get("version", __version__)
+        if version != __version__:
+            self._older[version] += 1
         if record["state"] in ("kept", "edited"):
             self._keep(task, record)
         else:
@@ -292,6 +298,14 @@ class _Batch:
         known = task.previous or {}
         if (record["edited"], record["inputs"]) != (known.get("edited", []), known.get("inputs")):
             self.journal.append({**record, "state": "done", "finished": utc_now()})
+
+    def _tell_older(self) -> None:
+        """Name the versions of RVQC whose results were kept beside those of this one."""
+        if self._older:
+            kept = " and ".join(f"{n} of RVQC {version}" for version, n in sorted(self._older.items()))
+            log.warning(
+                "Results were kept as they are: %s; this is %s. --no-resume makes them anew.", kept, __version__
+            )
 
     def _refresh(self) -> None:
         began = time.monotonic()

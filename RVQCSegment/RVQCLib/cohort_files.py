@@ -65,7 +65,9 @@ class CohortFiles:
             One cannot be written; each is as before or whole.
         """
         cohort = fences_of(self.journal)
-        header = {**header, "summary": self._summary(cohort), "fences": self._fences(cohort)}
+        made_by = sorted({record["version"] for record in self.journal.records() if record.get("version")})
+        told = {"result_versions": made_by, "summary": self._summary(cohort), "fences": self._fences(cohort)}
+        header = {**header, **told}
         order = self._order(cohort)
         write_table(self.out, (row for row, _, _ in self._rows(order, cohort) if row["study"] not in self.due))
         CohortPage(header, self.options).write(self.out, self._rows(order, cohort))

@@ -30,7 +30,7 @@ from RVQCLib.stack import STRUCTURES
 PAGE = "cohort.html"
 BINS = 36
 _ROWS = "\N{REPLACEMENT CHARACTER}rows\N{REPLACEMENT CHARACTER}"
-_ORIGIN = ("folder", "bundle", "options", "device", "versions", "part", "started", "finished")
+_ORIGIN = ("folder", "bundle", "options", "device", "versions", "result_versions", "part", "started", "finished")
 Row = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None]
 """A row of the table, the record of its study, and in it its stack, which a failed study has none of."""
 

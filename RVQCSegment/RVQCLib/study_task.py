@@ -164,6 +164,7 @@ def _made(result: StudyResult) -> dict[str, Any]:
     return {
         "bundle": result.provenance["bundle"],
         "device": result.provenance["device"],
+        "version": result.provenance["versions"]["rvqc"],
         "checks": list(result.checks),
         "stacks": [_entry(s.judgement, thumbnail(s.image, s.mask, s.judgement)) for s in result.stacks],
     }

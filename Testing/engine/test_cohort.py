@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import NAMES, REPOSITORY, states, write_studies
 
-from RVQCLib import cli, manifest, pipeline, result
+from RVQCLib import __version__, cli, manifest, pipeline, result
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort import read_run, read_table, segment_cohort
 from RVQCLib.files import Cancelled, DeviceError, RVQCError, sha256
@@ -109,6 +109,23 @@ def test_a_resume_keeps_what_is_unchanged(batch: Callable, studies: Path, tmp_pa
     assert {key for key in before if before[key] != after[key]} <= {k for k in before if k.startswith("patient002")}
     batch(resume=False)
     assert set(states(batch.events).values()) == {"done"}
+
+
+def test_a_resume_names_the_versions_of_what_it_keeps(
+    batch: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = batch(names=NAMES[:2])["result_versions"]
+    assert now == [__version__] and "Results were kept" not in caplog.text
+    for room in ("cohort", "pipeline"):
+        monkeypatch.setattr(f"RVQCLib.{room}.__version__", "999.0")
+    answer = batch(names=NAMES[:3])
+    assert states(batch.events) == {**dict.fromkeys(NAMES[:2], "kept"), NAMES[2]: "done"}
+    assert answer["result_versions"] == read_run(tmp_path / "out")["result_versions"] == [*now, "999.0"]
+    page = (tmp_path / "out" / "cohort.html").read_text(encoding="utf-8")
+    assert f"<dt>result versions</dt><dd>{now[0]}, 999.0</dd>" in page
+    said = [r.getMessage() for r in caplog.records if "Results were kept" in r.getMessage()]
+    assert said == [f"Results were kept as they are: 2 of RVQC {now[0]}; this is 999.0. --no-resume makes them anew."]
+    assert batch(names=NAMES[:3], resume=False)["result_versions"] == ["999.0"]
 
 
 def test_images_that_moved_are_named_where_they_are(batch: Callable, studies: Path, tmp_path: Path) -> None:
