@@ -15,7 +15,7 @@ from typing import Any
 
 from RVQCLib import __version__
 from RVQCLib.bundle import load_bundle
-from RVQCLib.cohort_files import CohortFiles, fences_of, study_verdict
+from RVQCLib.cohort_files import Cohort, CohortFiles, fences_of, study_verdict
 from RVQCLib.cohort_table import append_rows, edited_words, read_table, table_rows
 from RVQCLib.edits import EDITED
 from RVQCLib.files import Cancelled, RVQCError, check_apart, check_folder
@@ -76,7 +76,7 @@ def segment_cohort(
     progress
         Is called after every study with ``{"event": "study", "study", "state": "done"|"failed"|"kept"|"edited", "verdict", "reason",
         "done", "total", "seconds_left"}``, and at the end with ``{"event": "fences", "study", "done", "total",
-        "seconds_left"}`` where the fences of the cohort are put into the results.
+        "seconds_left"}`` where the fences of the cohort are put into the results; of an array job by the part that ends last.
     cancelled
         Is asked several times a second, and by workers after every forward pass.
 
@@ -329,9 +329,19 @@ class _Batch:
                 self.journal.append(failure(StudyTask(source, self.setup), why))
 
     def _add_fences(self, found: Sequence[StudySource], runner: _Runner) -> None:
-        """Put the cohort's fences into every result that stands, those of other parts as well."""
+        """Put the cohort's fences into every result that stands, those of other parts as well.
+
+        The part that comes last does so, and once more where another part, done again, ends meanwhile: so whoever ends
+        last leaves the fences of all.
+        """
+        told = None
         self.journal.scan()
-        cohort = fences_of(self.journal)
+        while (self.header["part"] == [1, 1] or not self._lacking) and (cohort := fences_of(self.journal)) != told:
+            self._tell_fences(found, cohort, runner)
+            told = cohort
+            self.journal.scan()
+
+    def _tell_fences(self, found: Sequence[StudySource], cohort: Cohort, runner: _Runner) -> None:
         standing = [s for s in found if (record := self.journal.find(s.name)) and record["state"] == "done"]
         tasks = (FencesTask(source, self.setup, cohort) for source in standing)
         began = time.monotonic()
@@ -342,12 +352,17 @@ class _Batch:
             place = {"done": done, "total": len(standing), "seconds_left": round(left, 1)}
             self.progress({"event": "fences", "study": task.name, **place})
 
+    @property
+    def _lacking(self) -> bool:
+        """Whether other parts are still to come."""
+        return len(self.journal.studies) < self.header["n_found"]
+
     def _finish(self, state: str) -> dict[str, Any]:
         self._due.clear()
         self.journal.flush()
         self.journal.scan()
-        if state == "done" and len(self.journal.studies) < self.header["n_found"]:
-            state = "incomplete"  # other parts are still to come
+        if state == "done" and self._lacking:
+            state = "incomplete"
         return self.files.write({**self.header, "state": state, "finished": utc_now()})
 
     def _forget(self, runner: _Runner) -> None:

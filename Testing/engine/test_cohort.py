@@ -232,6 +232,43 @@ def test_parts_share_a_folder(batch: Callable, tmp_path: Path) -> None:
     assert len(read_table(tmp_path / "out")) == 10 and len(read_run(tmp_path / "out")["studies"]) == 5
 
 
+def test_the_part_that_ends_last_adds_the_cohorts_fences(batch: Callable, tmp_path: Path) -> None:
+    def told() -> set[str]:
+        return {event["study"] for event in batch.events if event["event"] == "fences"}
+
+    batch(part=(1, 3))
+    assert not told()
+    batch(part=(3, 3))
+    assert not told()
+    batch(part=(2, 3))
+    assert told() == set(NAMES)
+    batch(part=(1, 3), resume=False)  # alone, later: what it makes anew is told as well
+    assert told() == set(NAMES)
+    for name in NAMES:
+        quality = json.loads((tmp_path / "out" / name / "quality.json").read_text())
+        assert {stack["fences"]["cohort_note"][-6:] for stack in quality["stacks"]} == {"are 5."}
+    batch(names=NAMES[:1])
+    assert told() == set(NAMES)
+
+
+def test_fences_are_those_of_all_parts_although_one_ends_meanwhile(
+    batch: Callable, studies: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    batch()
+    other: list[dict[str, Any]] = []
+
+    def again(event: dict[str, Any]) -> None:
+        if event["event"] == "fences" and not other:
+            damage(studies / NAMES[1])
+            other.append(segment_cohort(studies, tiny_bundle, tmp_path / "out", device="cpu", part=(2, 5)))
+
+    answer = batch(part=(1, 5), resume=False, progress=again)
+    assert other and answer["fences"]["SA_ED"]["note"].endswith("here are 4.")
+    for name in set(NAMES) - {NAMES[1]}:
+        quality = json.loads((tmp_path / "out" / name / "quality.json").read_text())
+        assert {stack["fences"]["cohort_note"] for stack in quality["stacks"]} == {answer["fences"]["SA_ED"]["note"]}
+
+
 def test_renamed_and_removed_studies_count_no_more(
     batch: Callable, studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
