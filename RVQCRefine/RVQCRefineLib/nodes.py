@@ -97,8 +97,16 @@ def _fences(out: Path) -> dict[str, Mapping[str, float]]:
     from RVQCLib.manifest import RUN
 
     told = read_json(out / RUN).get("fences", {}) if (out / RUN).is_file() else {}
-    kinds = ((stack, kind) for stack in told for kind in ("reference", "cohort"))
-    return {f"{stack.replace('_', ' ')} {kind}": told[stack][kind]["RV"] for stack, kind in kinds if told[stack][kind]}
+    lines = {}
+    for stack, tables in told.items():
+        references = tables.get(
+            "references", [tables["reference"]]
+        )  # a refined bundle's second networks have their own
+        named = [(f"reference {n}" if n > 1 else "reference", table) for n, table in enumerate(references, start=1)]
+        lines |= {
+            f"{stack.replace('_', ' ')} {kind}": t["RV"] for kind, t in (*named, ("cohort", tables["cohort"])) if t
+        }
+    return lines
 
 
 def _fence_lines(name: str, words: str, fences: Mapping[str, float], stacks: int) -> list[slicer.vtkMRMLPlotSeriesNode]:

@@ -5,6 +5,7 @@ All are made from the journal, one record at a time; of every stack only its sco
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -112,13 +113,21 @@ class CohortFiles:
         }
 
     def _fences(self, cohort: Cohort) -> dict[str, Any]:
-        reference: dict[str, Any] = {}
+        """By stack: the fences of the cohort, and the distinct tables of reference ones that judged its rows, the commonest
+        first and alone as ``reference``: the second networks of a refined bundle have their own."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
         for record in self.journal.records():
             for stack in record["stacks"]:
-                reference.setdefault(f"{stack['view']}_{stack['phase']}", stack["fences"]["reference"])
+                if table := stack["fences"]["reference"]:
+                    counts[f"{stack['view']}_{stack['phase']}"][json.dumps(table, sort_keys=True)] += 1
+        references = {
+            name: [json.loads(text) for text, _ in sorted(found.items(), key=lambda one: (-one[1], one[0]))]
+            for name, found in counts.items()
+        }
         return {
             name: {
-                "reference": reference.get(name),
+                "reference": next(iter(references.get(name, ())), None),
+                "references": references.get(name, []),
                 "cohort": None if table is None else {s: limits.to_json() for s, limits in table.items()},
                 "note": note,
             }

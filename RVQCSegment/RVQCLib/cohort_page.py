@@ -99,12 +99,18 @@ class CohortPage:
             "reasons": reasons,
             "checks": people + [check for check in checks if check not in (*self.header["cautions"], *reasons)],
             "numbers": {s: [_short(row[f"{s}_{measure}"]) for measure in MEASURES] for s in STRUCTURES},
+            "fences": self._table_of(stack),
             "outside": [row["outside_reference"], row["outside_cohort"]],
             "slices": row["n_slices"],
             "slice": picture["slice"] + 1,
             "picture": picture["picture"],
             "paths": picture["paths"],
         }
+
+    def _table_of(self, stack: Mapping[str, Any]) -> int | None:
+        """Which of the reference fences that the page knows for such stacks are this one's."""
+        own, known = stack["fences"]["reference"], self.header["fences"][f"{stack['view']}_{stack['phase']}"]
+        return known["references"].index(own) if own else None
 
     def _frame(self) -> str:
         script, digest = _script()
@@ -139,9 +145,10 @@ class CohortPage:
         found = self._values[name, structure]
         values, verdicts = np.array(found[measure]), np.array(found["verdict"])
         key = "th_low" if measure == "pDC" else "th_up"
-        tables = ((kind, self.header["fences"][name][kind]) for kind in ("reference", "cohort"))
-        fences = {kind: table[structure][key] for kind, table in tables if table}
-        low, high = _range(values, list(fences.values()), measure)
+        told = self.header["fences"][name]
+        tables = [("reference", table) for table in told["references"]] + [("cohort", told["cohort"])]
+        fences = [(kind, table[structure][key]) for kind, table in tables if table]
+        low, high = _range(values, [value for _, value in fences], measure)
         across = charts.axis(low, high, 46, 506, count=6)
         edges = np.linspace(across.low, across.high, BINS + 1)
         inside = np.clip(values, across.low, across.high)

@@ -651,6 +651,6 @@ def test_a_resume_of_a_cohort_changes_no_file(cohort: Path, tiny_bundle: Path) -
 def test_few_stacks_have_no_fences_of_their_own(batch: Callable, tmp_path: Path) -> None:
     answer = batch(options=QCOptions(fences="cohort"))
     note = "Cohort fences need 20 stacks of a view and phase, here are 5."
-    assert answer["fences"]["SA_ED"] == {"reference": None, "cohort": None, "note": note}
+    assert answer["fences"]["SA_ED"] == {"reference": None, "references": [], "cohort": None, "note": note}
     quality = json.loads((tmp_path / "out" / "patient001" / "quality.json").read_text())
     assert quality["stacks"][0]["fences"]["used"] == "reference" and quality["stacks"][0]["fences"]["note"] == note

@@ -216,6 +216,27 @@ def test_charts_count_every_stack_and_draw_both_fences(pages: Path) -> None:
     assert f"cohort {fence['cohort']['RV']['th_low']:.2f}" in charts[0]
 
 
+def test_a_row_names_the_fences_that_judged_it(tmp_path: Path) -> None:
+    """The second networks of a refined bundle have fences of their own; the first study of the journal is judged by them."""
+    study = schematic_study("one", 1, views=("SA",))
+    picture = thumbnail(study.stacks[0], study.labels[0], {"slices": []})
+    refined = {**FENCES, "RV": {"th_low": 0.913, "th_up": 7.4, "n": 20}}
+    common = {"state": "done", "settings": "s", "finished": "2024-01-01", "seconds": 1.0, "error": "", "checks": []}
+    for name, table in (("0", refined), ("1", FENCES), ("2", FENCES), ("3", None)):
+        stack = stack_record(name, "ED", np.random.default_rng(3), picture)
+        stack["fences"] = {**stack["fences"], "reference": table}
+        line = {"study": name, "inputs": [], "outputs": {}, "stacks": [stack], **common}
+        append_line(tmp_path / ".run" / "part-1-of-1.jsonl", json.dumps(line))
+    told = CohortFiles(tmp_path, Journal(tmp_path), QCOptions()).write({**HEADER, "n_found": 4})["fences"]["SA_ED"]
+    assert (told["reference"], told["references"]) == (FENCES, [FENCES, refined])
+    text = (tmp_path / "cohort.html").read_text(encoding="utf-8")
+    rows = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S)[1])
+    assert {row["study"]: row["fences"] for row in rows} == {"0": 1, "1": 0, "2": 0, "3": None}
+    charts = re.findall(r'<svg viewBox="0 0 520 186".*?</svg>', text, re.S)
+    assert re.findall(r">(reference [\d.]+)<", charts[0]) == ["reference 0.80", "reference 0.91"]
+    assert re.findall(r">(reference [\d.]+)<", charts[1]) == ["reference 20.0", "reference 7.4"]
+
+
 def test_a_thousand_studies_open_in_three_seconds(pages: Path, browser: Browser) -> None:
     seconds = min(browser.open(pages / "cohort.html", READY) for _ in range(3))
     assert seconds < 3 and not browser.problems

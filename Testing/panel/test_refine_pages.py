@@ -38,6 +38,7 @@ def batch(tmp_path: Path) -> Path:
         "SA_ED": {"reference": limits(0.7, 15.0), "cohort": limits(0.6, 20.0), "note": ""},
         "SA_ES": {"reference": limits(0.65, 18.0), "cohort": None, "note": "too few"},
     }
+    fences["SA_ED"]["references"] = [limits(0.7, 15.0), limits(0.75, 14.0)]  # the second are a refined bundle's
     write_json(out / "run.json", {"state": "done", "fences": fences, "studies": []})
     return out
 
@@ -68,12 +69,14 @@ def test_the_fences_are_lines_in_the_plots_of_pdc_and_phd(panel: Panel, batch: P
     assert series_of(pdc) == {
         "out RV_pDC": ([0.5, 0.8, 0.9], node.LineStyleNone, True),
         "out SA ED reference fence of pDC": ([0.7, 0.7], solid, False),
+        "out SA ED reference 2 fence of pDC": ([0.75, 0.75], solid, False),
         "out SA ED cohort fence of pDC": ([0.6, 0.6], dash, False),
         "out SA ES reference fence of pDC": ([0.65, 0.65], solid, False),
     }
     assert series_of(phd) == {
         "out RV_pHD_mm": ([30.0, 12.0, 6.0], node.LineStyleNone, True),
         "out SA ED reference fence of pHD in mm": ([15.0, 15.0], solid, False),
+        "out SA ED reference 2 fence of pHD in mm": ([14.0, 14.0], solid, False),
         "out SA ED cohort fence of pHD in mm": ([20.0, 20.0], dash, False),
         "out SA ES reference fence of pHD in mm": ([18.0, 18.0], solid, False),
     }

@@ -42,7 +42,7 @@ function number(row, measure, digits, limit, above) {
 
 function fence(row, key) {
   const tables = page.fences[row.stack] || {};
-  const table = page.used === "cohort" && tables.cohort ? tables.cohort : tables.reference;
+  const table = page.used === "cohort" && tables.cohort ? tables.cohort : (tables.references || [])[row.fences];
   return table ? table[structure.value][key] : undefined;
 }
 
