@@ -83,7 +83,7 @@ def segment_cohort(
     Returns
     -------
     dict
-        What ``run.json`` holds without its ``studies``. ``result_versions`` are those of RVQC that made the results; ``gone`` names those that earlier runs found in `folder` and this
+        What ``run.json`` holds without its ``studies``. ``chosen`` counts what this run was to do, ``result_versions`` are those of RVQC that made the results; ``gone`` names those that earlier runs found in `folder` and this
         one did not: they are in no table and no fences, and their results stay.
 
     What a person edited in a study's results is never lost (`run_study`): it is kept in place where the study need not be
@@ -258,6 +258,7 @@ class _Batch:
             self._tell_older()
             self._mark_removed(chosen)
             self._add_fences(found, runner)
+            self.header["chosen"] = self._count(chosen)
             state = "done"
         except (Cancelled, KeyboardInterrupt):
             state = "cancelled"
@@ -351,6 +352,11 @@ class _Batch:
             left = (time.monotonic() - began) / done * (len(standing) - done)
             place = {"done": done, "total": len(standing), "seconds_left": round(left, 1)}
             self.progress({"event": "fences", "study": task.name, **place})
+
+    def _count(self, chosen: Sequence[StudySource]) -> dict[str, int]:
+        """How many studies this run was to do, and how many of them failed."""
+        failed = sum(record["state"] == "failed" for record in self.journal.records(source.name for source in chosen))
+        return {"studies": len(chosen), "failed": failed}
 
     @property
     def _lacking(self) -> bool:

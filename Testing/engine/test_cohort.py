@@ -570,8 +570,12 @@ def test_the_command_says_what_was_found(
     assert cli.main([*map(str, arguments), "--part", "1/1"]) == cli.DONE
     said = capsys.readouterr()
     assert said.out.startswith("5 studies (8 stacks): 1 failed, ") and "cohort.html" in said.out
-    assert cli.main([*map(str, arguments), "--only", "patient005", "--json", "--no-resume"]) == cli.DONE
-    assert json.loads(capsys.readouterr().out)["summary"]["studies"]["failed"] == 1
+    assert cli.main([*map(str, arguments), "--only", "patient005", "--json"]) == cli.BAD_INPUT
+    said = capsys.readouterr()
+    assert json.loads(said.out)["chosen"] == {"studies": 1, "failed": 1}  # of all five in OUT, what this call did
+    assert "No study could be segmented, 1 failed" in said.err
+    assert cli.main([*map(str, arguments), "--only", "patient004", "patient005"]) == cli.DONE
+    capsys.readouterr()
     other = [*map(str, arguments[:3]), str(tmp_path / "other"), *map(str, arguments[4:]), "--only", "patient005"]
     assert cli.main(other) == cli.BAD_INPUT
     assert "No study could be segmented, 1 failed; cohort.csv" in capsys.readouterr().err

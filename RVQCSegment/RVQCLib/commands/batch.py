@@ -100,11 +100,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             say(line)
         out = Path(args.output)
         say(f"Worst first in {out / 'cohort.csv'}; open {out / 'cohort.html'}")
-    studies = answer["summary"]["studies"]
-    if studies["failed"] and studies["failed"] == answer["summary"]["n_studies"]:
+    chosen = answer["chosen"]  # other runs may have done more of the folder
+    if chosen["failed"] and chosen["failed"] == chosen["studies"]:
         if args.json:
             say_json(answer)
         raise RVQCError(
-            f"No study could be segmented, {studies['failed']} failed; cohort.csv in {args.output} says why."
+            f"No study could be segmented, {chosen['failed']} failed; cohort.csv in {args.output} says why."
         )
     return answer
