@@ -119,14 +119,15 @@ def function_of(result: Result) -> list[tuple[Quantity, str, str]]:
     """Volumes, EF and mass of the accepted short-axis masks, each with the worst QC verdict and the state of its masks.
 
     The verdict is "" where one of the masks is another than QC judged. The state is "accepted", "edited after acceptance",
-    or "" where a mask is missing.
+    or "" where a mask is missing. A stack of one slice is left out: it has an area, no volume.
     """
     states: dict[str, str] = {}
     verdicts: dict[str, str] = {}
     volumes: dict[str, Mapping[str, float]] = {}
     for key, stack in result.stacks.items():
         there = None not in (result.get("accepted", key), result.get("volume", key))
-        if stack["view"] == "SA" and there and result.decision(key).get("decision") == ACCEPTED:
+        is_stack = stack["view"] == "SA" and len(stack["slices"]) > 1
+        if is_stack and there and result.decision(key).get("decision") == ACCEPTED:
             volumes[stack["phase"]] = structure_volumes_ml(current_mask(result, key))
             verdicts[stack["phase"]] = verdict_of(result, key)
             states[stack["phase"]] = "edited after acceptance" if is_edited(result, key) else "accepted"

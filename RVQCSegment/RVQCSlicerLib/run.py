@@ -61,8 +61,10 @@ class Request:
             )
         for key, volume in self.volumes.items():
             scene.check_volume(volume, short(key))
+            _refuse_one_slice(volume, short(key))
         for view, cine in self.cines.items():
             frames = scene.frames_of(cine.sequence, view)
+            _refuse_one_slice(frames[0], view, cine.sequence.GetName())
             if (cine.ed is None) != (cine.es is None):
                 raise RVQCError(f"Only one of ED and ES is chosen in the {view} cine; choose both frames or neither.")
             if cine.ed is not None and max(cine.ed, cine.es) >= len(frames):
@@ -249,6 +251,15 @@ def study_of(nodes: Iterable[slicer.vtkMRMLNode | None]) -> str:
         return ""
     name = patient_of(first) or re.split(f"[ _](?:{'|'.join(VIEWS)})[ _]", first.GetName())[0]
     return re.sub(rf"\s*{FORBIDDEN}+\s*", " ", name).strip(" .")
+
+
+def _refuse_one_slice(image: slicer.vtkMRMLVolumeNode, what: str, name: str = "") -> None:
+    """Raise RVQCError for a short axis of one slice: Slicer's DICOM module makes a node of every series, which may be a slice."""
+    if what.startswith("SA") and image.GetImageData().GetDimensions()[2] == 1:
+        raise RVQCError(
+            f"{name or image.GetName()}, chosen for {what}, is one slice and not a short-axis stack; load the folder with "
+            "all its slices by “Load study folder…”, which joins a short axis that is a series a slice."
+        )
 
 
 def chosen_images(p: Parameters) -> dict[str, Any]:

@@ -70,11 +70,11 @@ def press(panel: Panel, where: Any, key: str, *, control: bool = False) -> None:
     panel.press(where, getattr(qt.Qt, f"Key_{key}"), qt.Qt.ControlModifier if control else None)
 
 
-def beats(name: str, count: int = 3) -> Any:
+def beats(name: str, count: int = 3, slices: int = 2) -> Any:
     """A cine in the scene; the largest pixel of a frame is its number."""
     from RVQCSlicerLib.scene import add_sequence
 
-    first = small_phantom(slices=1).stacks[0]
+    first = small_phantom(slices=slices).stacks[0]
     one = first.pixels / first.pixels.max()
     return add_sequence([replace(first, phase="", frame=k, pixels=one + (k - 1)) for k in range(count)], name)
 

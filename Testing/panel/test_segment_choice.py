@@ -92,6 +92,20 @@ def test_the_volume_that_shows_a_cine_is_no_image_of_a_phase(widget: Any, panel:
     assert said in refused(widget, panel)
 
 
+def test_one_slice_is_no_short_axis(widget: Any, panel: Panel) -> None:
+    """Of a short axis that is a series a slice Slicer's DICOM module makes a node a slice."""
+    from RVQCSlicerLib.run import Request
+
+    volumes = load(widget, small_phantom("one", 1, ("SA", "LA"))).volumes
+    said = "{}, chosen for {}, is one slice and not a short-axis stack; load the folder with all its slices"
+    assert refused(widget, panel).startswith(said.format("one SA ED", "SA ED"))
+    for key in ("SA_ED", "SA_ES"):
+        widget.panel.inputs.choose("volume", key, None)
+    widget.panel.inputs.choose("cine", "SA", beats("series 7", slices=1))
+    assert refused(widget, panel).startswith(said.format("series 7", "SA"))
+    Request("one", "", {"LA_ED": volumes["LA_ED"]}).check()
+
+
 def test_a_cine_in_colours_is_refused(widget: Any, panel: Panel) -> None:
     import numpy as np
     import slicer

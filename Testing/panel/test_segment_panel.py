@@ -59,7 +59,7 @@ def test_cancel_within_two_seconds_and_run_again(widget: Any, panel: Panel) -> N
     assert time.monotonic() - asked < 2.0
     assert widget.panel.message.text == "Cancelled; the scene is as before." and scene_names() == before
     assert widget.panel.run.run.enabled and not widget.panel.run.cancel.visible
-    load(widget, small_phantom("again", slices=1))
+    load(widget, small_phantom("again"))
     panel.click(widget.panel.run.run)
     finish(panel, widget)
     assert widget.panel.result is not None and widget.panel.message.text == ""
@@ -79,7 +79,7 @@ def test_cancel_while_the_worker_loads(widget: Any, panel: Panel) -> None:
 def test_a_cine_is_judged_and_its_frames_are_shown(widget: Any, panel: Panel) -> None:
     from RVQCSlicerLib.loading import add_study
 
-    study = small_phantom("beat", slices=1)
+    study = small_phantom("beat")
     ed, es = study.stacks
     frames = tuple(replace(stack, phase="") for stack in (es, ed, ed, es, es))
     widget.panel.inputs.take(add_study(replace(study, stacks=(), cines=(frames,)), "a cine"))
@@ -125,7 +125,7 @@ def test_frames_of_a_cine_lie_where_it_lies_and_go_with_their_result(widget: Any
 def test_a_volume_deleted_while_running(widget: Any, panel: Panel) -> None:
     import slicer
 
-    loaded = load(widget, small_phantom(slices=1))
+    loaded = load(widget, small_phantom())
     panel.click(widget.panel.run.run)
     panel.wait(lambda: " steps, " in widget.panel.run.said.text, RUN_S)
     slicer.mrmlScene.RemoveNode(loaded.volumes["SA_ES"])
@@ -176,7 +176,7 @@ def test_a_crash_of_the_worker_is_one_sentence_with_a_log(widget: Any, panel: Pa
 
 
 def test_a_bundle_that_is_missing(widget: Any, panel: Panel, tmp_path: Path) -> None:
-    load(widget, small_phantom(slices=1))
+    load(widget, small_phantom())
     widget.panel.run.bundle.currentPath = str(tmp_path / "no bundle")
     assert warm(panel, widget).startswith("▲") and "no bundle" in widget.panel.setup.said.text
     panel.click(widget.panel.run.run)
@@ -188,7 +188,7 @@ def test_a_volume_under_a_transform_is_hardened_on_consent(widget: Any, panel: P
     import slicer
     import vtk
 
-    loaded = load(widget, small_phantom(slices=1))
+    loaded = load(widget, small_phantom())
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
     matrix = vtk.vtkMatrix4x4()
     matrix.SetElement(0, 3, 12.5)
@@ -323,7 +323,7 @@ def test_the_console_call_waits_or_not(widget: Any, panel: Panel, tmp_path: Path
 
     from RVQCLib.files import RVQCError
 
-    loaded = load(widget, small_phantom("console", slices=1))
+    loaded = load(widget, small_phantom("console"))
     logic = slicer.util.getModuleLogic("RVQCSegment")
     volume = loaded.volumes["SA_ED"]
     where = {"results": str(tmp_path), "bundle": widget.logic.parameters.bundle}

@@ -175,6 +175,19 @@ def test_ed_and_es_exchanged_are_not_trusted(shown: Any, panel: Panel) -> None:
     assert ui.function.widget.item(0, 1).text().endswith("▲ look at it, accepted")
 
 
+def test_one_slice_has_no_volume(shown: Any, panel: Panel) -> None:
+    from RVQCSlicerLib import review
+
+    ui = shown()
+    for key in ("SA_ED", "SA_ES"):
+        panel.click(ui.strip.stack_buttons[key])
+        decide(panel, ui, "accepted")
+    assert len(review.function_of(ui.result)) > 1 and ui.function.widget.isVisible()
+    for key, left in (("SA_ES", {"ED"}), ("SA_ED", set())):
+        del ui.result.stacks[key]["slices"][1:]
+        assert {p for q, *_ in review.function_of(ui.result) if q.amount is not None for p in q.phases} == left
+
+
 def test_a_heart_that_grows_has_no_ejection_fraction(shown: Any, panel: Panel) -> None:
     ui = shown()
     decide(panel, ui, "accepted")
