@@ -7,6 +7,7 @@ grid of the very node that it was made from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from RVQCSlicerLib.segments import STRUCTURES, new_segment
 
 FILE = "RVQC.File"
 """Attribute of a volume or a cine: the file that its pixels were read from."""
+_SAME_PLACE_MM = 0.1
+"""How far the corners of a cine's frames may lie apart."""
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _META_TYPES = {
     "int8": "MET_CHAR", "uint8": "MET_UCHAR", "int16": "MET_SHORT", "uint16": "MET_USHORT", "int32": "MET_INT",
@@ -72,7 +75,13 @@ def refuse_transforms(volumes: Sequence[slicer.vtkMRMLVolumeNode]) -> None:
 
 
 def frames_of(sequence: slicer.vtkMRMLSequenceNode | None, what: str) -> list[slicer.vtkMRMLScalarVolumeNode]:
-    """The frames of a cine in time order. Raises RVQCError where the sequence is gone or holds no images."""
+    """The frames of a cine in time order.
+
+    Raises
+    ------
+    RVQCError
+        The sequence is gone, holds no images, or images of several places.
+    """
     if sequence is None or sequence.GetScene() is None:
         raise RVQCError(f"The cine chosen for {what} is no longer in the scene; choose another one.")
     frames = [sequence.GetNthDataNode(index) for index in range(sequence.GetNumberOfDataNodes())]
@@ -82,7 +91,21 @@ def frames_of(sequence: slicer.vtkMRMLSequenceNode | None, what: str) -> list[sl
         raise RVQCError(
             f"{sequence.GetName()}, chosen for {what}, has several values a pixel; choose a greyscale cine."
         )
+    if any(_apart(frames[0], frame) > _SAME_PLACE_MM for frame in frames[1:]):
+        raise RVQCError(
+            f"The frames of {sequence.GetName()}, chosen for {what}, differ in size or place, as those of several slices do; load "
+            "the folder with all its slices by “Load study folder…”, which puts them in order."
+        )
     return frames
+
+
+def _apart(one: slicer.vtkMRMLVolumeNode, two: slicer.vtkMRMLVolumeNode) -> float:
+    """How far the corners of two volumes lie apart at most, in mm; infinity where their sizes differ."""
+    size, other = (volume.GetImageData().GetDimensions() for volume in (one, two))
+    if size != other:
+        return float("inf")
+    corners = np.array([(*corner, 1) for corner in product(*((0, count - 1) for count in size))])
+    return float(np.linalg.norm((corners @ (matrix_of(one) - matrix_of(two)).T)[:, :3], axis=1).max())
 
 
 def show_frame(sequence: slicer.vtkMRMLSequenceNode, frame: int) -> slicer.vtkMRMLVolumeNode | None:
@@ -128,21 +151,13 @@ def grid_in_words(volume: slicer.vtkMRMLVolumeNode) -> str:
 
 
 def write_frames(frames: Sequence[slicer.vtkMRMLScalarVolumeNode], path: Path) -> Iterator[None]:
-    """Write one volume, or the frames of a cine, to a MetaImage file, whole; yields after every frame.
-
-    Raises
-    ------
-    RVQCError
-        The frames of a cine differ in size.
-    """
+    """Write one volume, or the frames that `frames_of` gives, to a MetaImage file, whole; yields after every frame."""
     first = slicer.util.arrayFromVolume(frames[0])
     kind = first.dtype if first.dtype.name in _META_TYPES else np.dtype(np.float32)
     with whole_file(path) as part, open(part, "wb") as stream:
         stream.write(_meta_header(geometry_of(frames[0]), first.shape, len(frames), kind).encode("ascii"))
         for frame in frames:
             pixels = slicer.util.arrayFromVolume(frame)
-            if pixels.shape != first.shape:
-                raise RVQCError(f"The frames of {frames[0].GetName()} differ in size; export the cine again.")
             stream.write(np.ascontiguousarray(pixels, kind.newbyteorder("<")).tobytes())
             yield
 

@@ -106,6 +106,33 @@ def test_one_slice_is_no_short_axis(widget: Any, panel: Panel) -> None:
     Request("one", "", {"LA_ED": volumes["LA_ED"]}).check()
 
 
+def test_frames_of_several_places_are_no_beat(widget: Any, panel: Panel) -> None:
+    """Slicer's DICOM module offers a series of all slices and phases as one sequence of frames."""
+    import slicer
+
+    from RVQCSlicerLib.run import Cine, Request
+
+    cine = beats("series 8")
+    widget.panel.inputs.choose("cine", "SA", cine)
+    request, frame = Request("one", "", cines={"SA": Cine(cine)}), cine.GetNthDataNode(2)
+    x, y, z = frame.GetOrigin()
+    frame.SetOrigin(x, y, z + 0.05)
+    request.check()
+    said = (
+        "The frames of series 8, chosen for SA, differ in size or place, as those of several slices do; load the folder"
+    )
+    frame.SetOrigin(x, y, z + 8)
+    assert refused(widget, panel).startswith(said)
+    frame.SetOrigin(x, y, z)
+    spacing = frame.GetSpacing()
+    frame.SetSpacing(1.02 * spacing[0], *spacing[1:])
+    assert refused(widget, panel).startswith(said)
+    frame.SetSpacing(*spacing)
+    request.check()
+    slicer.util.updateVolumeFromArray(frame, slicer.util.arrayFromVolume(frame)[:1].copy())
+    assert refused(widget, panel).startswith(said)
+
+
 def test_a_cine_in_colours_is_refused(widget: Any, panel: Panel) -> None:
     import numpy as np
     import slicer
