@@ -63,6 +63,8 @@ class RVQCRefineWidget(ScriptedLoadableModuleWidget):
 
     def setup(self) -> None:
         """Build the panel; the dialog comes with the first click."""
+        from RVQCSlicerLib.looks import hint, main_button
+
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = RVQCRefineLogic()
         words = qt.QLabel(
@@ -76,10 +78,10 @@ class RVQCRefineWidget(ScriptedLoadableModuleWidget):
         self.state.objectName = "RVQCRefineState"
         for label in (words, research, self.state):
             label.wordWrap = True
-        research.setStyleSheet("color: #566270;")
+        hint(research)
         self.open = qt.QPushButton(_("Refine on a folder …"))
         self.open.objectName = "RVQCRefineOpen"
-        self.open.setStyleSheet("font-weight: 600; padding: 6px;")
+        main_button(self.open)
         self.open.connect("clicked(bool)", lambda checked=False: self.onOpen())
         for part in (words, self.open, self.state, research):
             self.layout.addWidget(part)

@@ -13,6 +13,7 @@ from RVQCRefineLib.rows import Row, counts
 from RVQCRefineLib.session import Session
 from RVQCSlicerLib.chosen_bundle import SETTING
 from RVQCSlicerLib.parameters import Parameters
+from RVQCSlicerLib.words import VERDICTS
 
 
 class AdoptBox:
@@ -34,7 +35,7 @@ class AdoptBox:
         self._session, self._guarded, self._reviewer, self._rows = session, guarded, reviewer, rows
         self.widget = qt.QFrame()
         self.widget.objectName = "RVQCAdoptBox"
-        self.widget.setStyleSheet("#RVQCAdoptBox { border: 1px solid #aeb8c2; border-radius: 6px; }")
+        self.widget.setFrameShape(qt.QFrame.StyledPanel)
         self.said, self.comparison = qt.QLabel(), qt.QLabel()
         self.said.objectName, self.comparison.objectName = "RVQCAdoptSaid", "RVQCComparison"
         self.said.wordWrap = self.comparison.wordWrap = True
@@ -114,9 +115,8 @@ def _table(found: Comparison, rows: Sequence[Row]) -> str:
     )
     decided = ", ".join(f"{n} {kind or 'not decided'}" for kind, n in counts(list(rows)).items())
     unread = f" {found.failed} studies could not be read and have no new masks." if found.failed else ""
-    warnings = "".join(
-        f"<p style='color:#8c1141'>\N{BLACK UP-POINTING TRIANGLE} {escape(w)}</p>" for w in found.warnings
-    )
+    style = f"color: {VERDICTS['ood'].ink}; background-color: {VERDICTS['ood'].wash}"
+    warnings = "".join(f"<p style='{style}'>\N{BLACK UP-POINTING TRIANGLE} {escape(w)}</p>" for w in found.warnings)
     return (
         f"<p><b>Adopt {escape(found.name)} in place of {escape(found.parent)}?</b></p>"
         f"<table cellpadding='4'><tr><th></th><th>before</th><th>after</th></tr>{body}</table>"

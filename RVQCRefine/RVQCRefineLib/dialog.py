@@ -13,6 +13,7 @@ from RVQCRefineLib.review_page import ReviewPage
 from RVQCRefineLib.run_page import RunPage
 from RVQCRefineLib.session import Session
 from RVQCRefineLib.settings_page import SettingsPage
+from RVQCSlicerLib.looks import hint
 from RVQCSlicerLib.message import MessageBar
 from RVQCSlicerLib.process import WorkerProcess
 from RVQCSlicerLib.shortcuts import Shortcuts
@@ -121,7 +122,7 @@ class RefineDialog:
         self.back.connect("clicked(bool)", lambda checked=False: self.go_to(self.page - 1))
         self.next.connect("clicked(bool)", lambda checked=False: self._on_next())
         research = qt.QLabel(RESEARCH)
-        research.setStyleSheet("color: #566270;")
+        hint(research)
         bottom.addWidget(self.open)
         bottom.addWidget(self.fresh)
         bottom.addWidget(research, 1)

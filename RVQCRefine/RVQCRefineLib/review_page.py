@@ -18,6 +18,7 @@ from RVQCRefineLib.rows import Row, accepted_file, counts
 from RVQCRefineLib.session import Session
 from RVQCRefineLib.side_by_side import SideBySide, accept_into_scene, withdraw
 from RVQCRefineLib.stack_table import StackTable
+from RVQCSlicerLib.looks import hint
 from RVQCSlicerLib.steps import Steps
 
 REVIEWER = "RVQC/Reviewer"
@@ -46,7 +47,7 @@ class ReviewPage:
         self.counts, self.why = qt.QLabel(), qt.QLabel()
         self.counts.objectName, self.why.objectName = "RVQCReviewCounts", "RVQCReviewWhy"
         self.why.wordWrap = self.counts.wordWrap = True
-        self.why.setStyleSheet("color: #566270;")
+        hint(self.why)
         self.follow, self.into_scene = (
             qt.QCheckBox("Show in the slice views"),
             qt.QCheckBox("Accepted masks also into the scene"),

@@ -10,6 +10,7 @@ from RVQCRefineLib.chart import Chart, flagged_lines, guard_lines
 from RVQCRefineLib.nodes import epochs_to_scene, show_chart
 from RVQCRefineLib.progress import STEPS, duration, log_line
 from RVQCRefineLib.session import Session
+from RVQCSlicerLib.looks import hint, strong
 
 STATES = {
     "new": "Ready.",
@@ -37,8 +38,8 @@ class RunPage:
         column = qt.QVBoxLayout(self.widget)
         self.state, self.step, self.said, self.where = (qt.QLabel() for _ in range(4))
         self.state.objectName, self.step.objectName, self.said.objectName = "RVQCState", "RVQCStep", "RVQCRunSaid"
-        self.state.setStyleSheet("font-size: 15px; font-weight: 600;")
-        self.where.setStyleSheet("color: #566270;")
+        strong(self.state, 15)
+        hint(self.where)
         for label in (self.state, self.step, self.said, self.where):
             label.wordWrap = True
         self.bar = qt.QProgressBar()

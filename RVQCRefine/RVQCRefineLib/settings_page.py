@@ -14,10 +14,12 @@ from RVQCRefineLib.run_folder import Request, free_name, work_of
 from RVQCRefineLib.session import Session
 from RVQCSlicerLib.chosen_bundle import ChosenBundle, chosen_bundle
 from RVQCSlicerLib.folder_line import folder_line
+from RVQCSlicerLib.looks import hint, warn
 from RVQCSlicerLib.parameters import Parameters
 from RVQCSlicerLib.process import Outcome
 from RVQCSlicerLib.setup_row import describe
 from RVQCSlicerLib.timers import one_shot
+from RVQCSlicerLib.words import VERDICTS
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 MODES = {
@@ -186,7 +188,7 @@ class SettingsPage:
                 f"Bundle: {os.path.basename(path)}, chosen here." if path else "Bundle: the one that comes with RVQC."
             )
         self.bundle_said.text = said
-        self.bundle_said.setStyleSheet("color: #8c1141;" if gone else "color: #566270;")
+        warn(self.bundle_said, VERDICTS["ood"] if gone else None)
 
     def _on_told(self, what: str) -> None:
         if what in ("run", "scan"):
@@ -214,7 +216,7 @@ class SettingsPage:
                 "Without labelled studies (no L_SUP) nothing can be compared with true masks: only the candidates' agreement guards "
                 "the result, and the new bundle keeps the old calibration with wider bounds."
             )
-        self.labels.setStyleSheet("color: #566270;" if labelled else "color: #7a4a00;")
+        warn(self.labels, None if labelled else VERDICTS["look"])
         out = self.out.currentPath.strip()
         self.out_said.text = f"The old bundle stays. Checkpoints and masks go to {work_of(out)}" if out else ""
 
@@ -245,5 +247,6 @@ class SettingsPage:
 def _words() -> qt.QLabel:
     label = qt.QLabel()
     label.wordWrap = True
-    label.setStyleSheet("color: #566270;")
+    label.setMinimumWidth(480)  # else a form makes room for how it would be wrapped in the least width
+    hint(label)
     return label

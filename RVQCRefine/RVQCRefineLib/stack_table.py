@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import qt
 
 from RVQCRefineLib.rows import Judged, Row
-from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, number
+from RVQCSlicerLib.looks import color_cell
+from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, number
 
 COLUMNS = {
     "Study": "The study's name",
@@ -95,11 +96,11 @@ class StackTable:
 
     def _fill(self, place: int) -> None:
         row = self.rows[place]
-        for column, (text, ink, tip) in enumerate(_cells(row)):
+        for column, (text, verdict, tip) in enumerate(_cells(row)):
             item = qt.QTableWidgetItem(text)
             item.setToolTip(tip or text)
-            if ink:
-                item.setForeground(qt.QBrush(qt.QColor(ink)))
+            if verdict is not None:
+                color_cell(item, verdict)
             self.widget.setItem(place, column, item)
 
     def _on_filter(self) -> None:
@@ -111,32 +112,32 @@ class StackTable:
             self._chosen()
 
 
-def _cells(row: Row) -> list[tuple[str, str, str]]:
-    """Text, colour and tool tip of every column."""
+def _cells(row: Row) -> list[tuple[str, Verdict | None, str]]:
+    """Text, the verdict in whose colours it is, and tool tip of every column."""
     flags = [f"{judged.doubted}" if judged else "–" for judged in (row.before, row.after)]
     proposal = "" if not row.proposal else "the new mask" if row.proposed else "the old mask"
     decision = f"{row.decision} by {row.review.reviewer}" if row.review else "not decided"
     return [
-        (row.study, "", ""),
-        (f"{row.view} {row.phase}", "", ""),
+        (row.study, None, ""),
+        (f"{row.view} {row.phase}", None, ""),
         _verdict(row.before),
         _verdict(row.after),
-        (_dice(row.before), "", ""),
-        (_dice(row.after), "", ""),
-        (f"{' → '.join(flags)} of {row.n_slices}", "", _failures(row)),
-        (proposal, "", row.proposal),
-        (decision, "", row.review.note if row.review else ""),
+        (_dice(row.before), None, ""),
+        (_dice(row.after), None, ""),
+        (f"{' → '.join(flags)} of {row.n_slices}", None, _failures(row)),
+        (proposal, None, row.proposal),
+        (decision, None, row.review.note if row.review else ""),
     ]
 
 
-def _verdict(judged: Judged | None) -> tuple[str, str, str]:
+def _verdict(judged: Judged | None) -> tuple[str, Verdict | None, str]:
     if judged is None:
-        return "–", "", "not segmented yet"
+        return "–", None, "not segmented yet"
     verdict = VERDICTS.get(judged.verdict, NOT_JUDGED)
     title, reasons = f"{verdict.sign} {verdict.title}", judged.reasons
     if judged.edited:
         title, reasons = f"{title}, edited since", [EDITED, *reasons]
-    return title, verdict.ink, "\n".join(reasons)
+    return title, verdict, "\n".join(reasons)
 
 
 def _failures(row: Row) -> str:

@@ -16,6 +16,7 @@ from RVQCSlicerLib import dicom_seg, overlays, review, saved
 from RVQCSlicerLib.banner import Banner
 from RVQCSlicerLib.function_box import FunctionBox
 from RVQCSlicerLib.inputs import InputsBox
+from RVQCSlicerLib.looks import hint
 from RVQCSlicerLib.message import MessageBar
 from RVQCSlicerLib.overlay_box import OverlayBox
 from RVQCSlicerLib.parameters import STACKS
@@ -266,7 +267,7 @@ class Panel:
             inner.addWidget(_framed(title, part.widget) if title in ("Numbers", "Review") else part.widget)
         research = qt.QLabel(RESEARCH)
         research.wordWrap = True
-        research.setStyleSheet("color: #566270;")
+        hint(research)
         column.addWidget(research)
         return widget
 

@@ -12,7 +12,9 @@ import slicer
 
 from RVQCSlicerLib.chosen_bundle import chosen_bundle
 from RVQCSlicerLib.folder_line import folder_line
+from RVQCSlicerLib.looks import hint, main_button, warn
 from RVQCSlicerLib.parameters import Parameters, default_results
+from RVQCSlicerLib.words import VERDICTS
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 _WORDS = {
@@ -37,7 +39,7 @@ class RunBox:
         column.addLayout(self._bundle_row())
         self.run, self.cancel = qt.QPushButton("Run QC"), qt.QPushButton("Cancel")
         self.run.objectName, self.cancel.objectName = "RVQCRun", "RVQCCancel"
-        self.run.setStyleSheet("font-weight: 600; padding: 6px;")
+        main_button(self.run)
         self.run.connect("clicked(bool)", lambda checked=False: run())
         self.cancel.connect("clicked(bool)", lambda checked=False: cancel())
         self.bar, self.said = qt.QProgressBar(), qt.QLabel()
@@ -103,7 +105,7 @@ class RunBox:
         form.addRow("Results:", self.results)
         self.results_in = qt.QLabel()
         self.results_in.objectName, self.results_in.wordWrap = "RVQCResultsIn", True
-        self.results_in.setStyleSheet("color: #566270;")
+        hint(self.results_in)
         form.addRow("", self.results_in)
         form.addRow("Device:", self.device)
         return box
@@ -127,7 +129,7 @@ class RunBox:
         self.results_in.text = f"Results go to {breakable}, accepted masks to its folder “accepted”."
         chosen = chosen_bundle(self._parameters().bundle)
         self.in_use.text, self.in_use.toolTip = chosen.said, chosen.path
-        self.in_use.setStyleSheet("color: #7a4a00; font-weight: 600;" if chosen.gone else "")
+        warn(self.in_use, VERDICTS["look"] if chosen.gone else None)
 
     def _on_changed(self, value: Any) -> None:
         if self._updating:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import qt
 
+from RVQCSlicerLib.looks import hint
 from RVQCSlicerLib.results import Result, slices_of
 from RVQCSlicerLib.words import NOT_JUDGED, VERDICTS, Verdict, place, short
 
@@ -37,7 +38,7 @@ class SliceStrip:
         layout.addWidget(self._said)
         keys = qt.QLabel(KEYS)
         keys.wordWrap = True
-        keys.setStyleSheet("color: #566270;")
+        hint(keys)
         layout.addWidget(keys)
         self.stack_buttons: dict[str, qt.QPushButton] = {}
         self.tiles: list[qt.QPushButton] = []
