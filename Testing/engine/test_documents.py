@@ -43,6 +43,12 @@ def test_what_is_to_be_typed_is_understood(document: Path, command: str) -> None
         assert [word for word in words[2:] if word.startswith("--") and f'"{word}"' not in text] == []
 
 
+def test_what_slicer_shows_of_the_extension_is_shown_whole() -> None:
+    """CMake takes a text apart at a semicolon, and what comes after it would be lost."""
+    said = re.findall(r"set\(EXTENSION_\w+ (.*)\)\n", (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8"))
+    assert len(said) == 10 and [text for text in said if ";" in text] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
