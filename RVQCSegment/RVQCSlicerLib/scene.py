@@ -50,7 +50,12 @@ def check_volume(volume: slicer.vtkMRMLNode | None, what: str) -> None:
     if volume is None or volume.GetScene() is None:
         raise RVQCError(f"The volume chosen for {what} is no longer in the scene; choose another one.")
     name = volume.GetName()
-    if volume.IsA("vtkMRMLSequenceNode") or volume.IsA("vtkMRMLMultiVolumeNode"):
+    if volume.IsA("vtkMRMLMultiVolumeNode"):
+        raise RVQCError(
+            f"{name}, chosen for {what}, is a multi-volume; load it again as a volume sequence, and choose that under “Cines, "
+            "instead of ED and ES”."
+        )
+    if volume.IsA("vtkMRMLSequenceNode"):
         raise RVQCError(f"{name}, chosen for {what}, is a cine of several frames; choose it as the cine instead.")
     if not volume.IsA("vtkMRMLScalarVolumeNode") or volume.IsA("vtkMRMLLabelMapVolumeNode"):
         raise RVQCError(f"{name}, chosen for {what}, is no greyscale image; choose a scalar volume.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,10 +160,16 @@ def test_the_terminology_that_is_shipped_has_the_codes(panel: Any) -> None:
     assert sorted(names) == sorted((structure.code, structure.meaning) for structure in STRUCTURES)
 
 
+def multi_volume(scene: Any) -> Any:
+    """A node as of Slicer's MultiVolumeImporter, whose class the stand-in lacks."""
+    return SimpleNamespace(GetScene=lambda: scene, GetName=lambda: "beat", IsA="vtkMRMLMultiVolumeNode".__eq__)
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
         (lambda s: s.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "cine"), "is a cine of several frames"),
+        (lambda s: multi_volume(s.mrmlScene), "load it again as a volume sequence"),
         (lambda s: s.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels"), "is no greyscale image"),
         (lambda s: s.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"), "holds no image"),
         (lambda s: s.vtkMRMLScalarVolumeNode(), "no longer in the scene"),
