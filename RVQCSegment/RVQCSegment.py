@@ -166,6 +166,8 @@ class RVQCSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         self.panel.refresh()
+        if getattr(self.parent, "isEntered", False):  # a reload, after which Slicer does not call enter
+            self.enter()
 
     def cleanup(self) -> None:
         self.onCancel()

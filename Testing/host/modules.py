@@ -37,12 +37,13 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         return self._python
 
     def reload(self) -> None:
+        """As in Slicer, which does not tell the new widget that the module is open already."""
         source = sys.modules[self._module_name]
         self._python = getattr(source, f"{self._module_name}Widget")(self)
         setattr(slicer.modules, f"{self._module_name}Widget", self._python)
         self._python.setup()
-        if self._entered:
-            self._call("enter")
+
+    isEntered = Property(bool, lambda self: self._entered)
 
     def _call(self, name: str) -> None:
         if hasattr(self._python, name):

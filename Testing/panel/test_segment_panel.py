@@ -291,6 +291,7 @@ def test_the_module_is_reloaded(widget: Any, panel: Panel) -> None:
     assert again is not widget and widget._run is None
     assert again.panel.inputs.study.text == "Phantom Ü 1"
     assert again.panel.run.run.enabled and not again.logic.worker.occupied
+    assert again._open and again.panel.shortcuts._installed and again.panel.setup.said.text != "Not looked at yet."
 
 
 def test_an_application_that_is_too_old_is_told_so(widget: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
