@@ -13,8 +13,8 @@ import slicer
 
 from RVQCLib.files import RVQCError
 
-PYTHON = (3, 11)
-"""The oldest that can run RVQC; Slicer 5.8 has 3.9."""
+SLICER = (5, 12)
+"""The oldest that can run RVQC: 5.10 has no slicer.packaging, 5.8 has Python 3.9."""
 TORCH = ">=2.8"
 TORCH_NEEDS_GB = 6
 OWN = {"safetensors", "jinja2"}
@@ -23,10 +23,11 @@ OWN = {"safetensors", "jinja2"}
 
 def outdated() -> str:
     """That this application is too old for RVQC, in a sentence; "" where it is not."""
-    if sys.version_info >= PYTHON:
+    version = slicer.app.majorVersion, slicer.app.minorVersion
+    if version >= SLICER:
         return ""
-    here, needed = (".".join(map(str, version[:2])) for version in (sys.version_info, PYTHON))
-    return f"RVQC needs Slicer 5.12 or later: this application has Python {here}, RVQC needs {needed}."
+    here, needed = (".".join(map(str, numbers)) for numbers in (version, SLICER))
+    return f"RVQC needs Slicer {needed} or later: this is Slicer {here}."
 
 
 def install(missing: list[str], requirements: str) -> None:

@@ -18,6 +18,8 @@ import pytest
 from conftest import REPOSITORY, Panel
 from segment_steps import RUN_S, beats, finish, load, put_under, scene_names, small_phantom, warm
 
+from host import application
+
 
 @pytest.mark.parametrize("views", ["SA LA", "SA"])
 def test_a_study_of_both_views(widget: Any, panel: Panel, bundles: dict[str, Path], views: str) -> None:
@@ -301,8 +303,10 @@ def test_an_application_that_is_too_old_is_told_so(widget: Any, panel: Panel, mo
     from RVQCSlicerLib import installer
 
     with monkeypatch.context() as patch:
-        patch.setattr(installer, "PYTHON", (99, 0))
-        with pytest.raises(RVQCError, match=r"RVQC needs Slicer 5\.12 or later: this application has Python 3\.1"):
+        patch.setattr(application, "VERSION", (6, 0, 0))
+        assert installer.outdated() == ""
+        patch.setattr(application, "VERSION", (5, 10, 0))  # with Python 3.12 and without slicer.packaging
+        with pytest.raises(RVQCError, match=r"^RVQC needs Slicer 5\.12 or later: this is Slicer 5\.10\.$"):
             widget.logic.runQC()
         slicer.util.reloadScriptedModule("RVQCSegment")
         old = panel.open("RVQCSegment")
