@@ -99,13 +99,11 @@ def _fences(out: Path) -> dict[str, Mapping[str, float]]:
     told = read_json(out / RUN).get("fences", {}) if (out / RUN).is_file() else {}
     lines = {}
     for stack, tables in told.items():
-        references = tables.get(
-            "references", [tables["reference"]]
-        )  # a refined bundle's second networks have their own
+        # The second networks of a refined bundle have fences of their own; an earlier RVQC named the first table alone.
+        references = tables.get("references", [tables["reference"]])
         named = [(f"reference {n}" if n > 1 else "reference", table) for n, table in enumerate(references, start=1)]
-        lines |= {
-            f"{stack.replace('_', ' ')} {kind}": t["RV"] for kind, t in (*named, ("cohort", tables["cohort"])) if t
-        }
+        known = {kind: table for kind, table in (*named, ("cohort", tables["cohort"])) if table}
+        lines |= {f"{stack.replace('_', ' ')} {kind}": table["RV"] for kind, table in known.items()}
     return lines
 
 

@@ -83,8 +83,9 @@ def segment_cohort(
     Returns
     -------
     dict
-        What ``run.json`` holds without its ``studies``. ``chosen`` counts what this run was to do, ``result_versions`` are those of RVQC that made the results; ``gone`` names those that earlier runs found in `folder` and this
-        one did not: they are in no table and no fences, and their results stay.
+        What ``run.json`` holds without its ``studies``. ``chosen`` counts what this run was to do, ``result_versions`` are
+        those of RVQC that made the results; ``gone`` names those that earlier runs found in `folder` and this one did not: they
+        are in no table and no fences, and their results stay.
 
     What a person edited in a study's results is never lost (`run_study`): it is kept in place where the study need not be
     done anew, and is in ``OUT/edited/`` where it has to be.
@@ -92,8 +93,8 @@ def segment_cohort(
     Raises
     ------
     RVQCError
-        A wrong argument, a device that does not work (`DeviceError`), no study, results that would come in the place of images, a bundle that cannot be trusted, no
-        scheduler at that address, or another run that works on the same part of `out`.
+        A wrong argument, a device that does not work (`DeviceError`), no study, results that would come in the place of
+        images, a bundle that cannot be trusted, no scheduler at that address, or another run that works on the same part of `out`.
     Cancelled
         `cancelled` returned True; what is done stays, is in the tables, and is kept by a resume.
     OSError

@@ -14,8 +14,8 @@ VERDICTS = ("trusted", "look", "ood")
 def worst(verdicts: Iterable[str], checks: Iterable[str] = (), view: str = "") -> str:
     """The worst of some verdicts, "" of none; ``look`` at least where the checks of their study speak against it.
 
-    They do (`against`) where its anatomy is none that a heart has (where ED and ES are exchanged, each stack is as good as ever, but the
-    ejection fraction is negative), and where the bundle has a caution for the view.
+    They do (`against`) where its anatomy is none that a heart has (where ED and ES are exchanged, each stack is as good as
+    ever, but the ejection fraction is negative), and where the bundle has a caution for the view.
 
     Parameters
     ----------
