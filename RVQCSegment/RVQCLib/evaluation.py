@@ -103,10 +103,8 @@ def evaluate(
     if qc and "RV" in absent:
         raise RVQCError(f"--qc tells how well an RV is judged, but in {data} {absent['RV']}; leave --qc out.")
     known = not_new(sources, everyone, views.values())
-    warnings = [f"{study} is left out: {reason}" for study, reason in failed.items()]
-    for said in (
-        filter(None, (known["said"], *warnings)) if report is not None else ()
-    ):  # before the work, not hours after
+    warnings = [known["said"], *(f"{study} is left out: {reason}" for study, reason in failed.items())]
+    for said in filter(None, warnings) if report is not None else ():  # before the work, not hours after
         report({"event": "warning", "message": said})
     work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
