@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from RVQCLib.files import Cancelled, DeviceError, RVQCError
+from RVQCLib.files import Cancelled, RunError, RVQCError
 from RVQCLib.processes import Outcome, Task, Work
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def run_cluster(
         distributed is not installed, nobody answers at `address`, or the cluster has no worker.
     Cancelled
         `cancelled` returned True; tasks that run end on their own, at the next time that they ask `stop`.
-    DeviceError
-        A worker's device does not work.
+    RunError
+        A worker's device does not work, or it finds another bundle.
     """
     with _connect(address) as client:
         yield from _run(client, work, iter(tasks), cancelled, stop)
@@ -105,7 +105,7 @@ def _outcome(future: Future, task: Task) -> Outcome:
     from distributed import KilledWorker
 
     error = future.exception()
-    if isinstance(error, (Cancelled, DeviceError)):
+    if isinstance(error, (Cancelled, RunError)):
         raise error
     if isinstance(error, KilledWorker):
         last = getattr(error.last_worker, "address", error.last_worker)

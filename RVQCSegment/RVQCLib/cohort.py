@@ -93,7 +93,7 @@ def segment_cohort(
     Raises
     ------
     RVQCError
-        A wrong argument, a device that does not work (`DeviceError`), no study, results that would come in the place of
+        A wrong argument, a device that does not work (`RunError`), no study, results that would come in the place of
         images, a bundle that cannot be trusted, no scheduler at that address, or another run that works on the same part of `out`.
     Cancelled
         `cancelled` returned True; what is done stays, is in the tables, and is kept by a resume.

@@ -25,8 +25,8 @@ class BundleError(RVQCError):
     """A bundle that cannot be trusted: damaged, incomplete, of an unknown schema, or foreign."""
 
 
-class DeviceError(RVQCError):
-    """A device that does not work here: no fault of the study that was to be computed on it."""
+class RunError(RVQCError):
+    """What ends a whole run, as a device that does not work or a bundle that was changed: no fault of the study at hand."""
 
 
 class Cancelled(Exception):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from RVQCLib.files import DeviceError
+from RVQCLib.files import RunError
 from RVQCLib.measures import Measures, measure
 from RVQCLib.orientation import Turn
 from RVQCLib.selection import Fences, Selection, select
@@ -40,7 +40,7 @@ def choose_device(name: str = "auto") -> str:
 
     Raises
     ------
-    DeviceError
+    RunError
         The device that was asked for does not work here.
     """
     wanted = ("cuda", "mps", "cpu") if name == "auto" else (name,)
@@ -51,7 +51,7 @@ def choose_device(name: str = "auto") -> str:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0].split(". ")[0]  # torch goes on with all that it was built for
             log.info("The device %s does not work here: %s", device, reason)
-    raise DeviceError(f"The device {name!r} does not work here ({reason}); use --device auto or cpu.")
+    raise RunError(f"The device {name!r} does not work here ({reason}); use --device auto or cpu.")
 
 
 def _try_kernel(device: str) -> None:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from RVQCLib.files import Cancelled, DeviceError
+from RVQCLib.files import Cancelled, RunError
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def run_processes(
     ------
     Cancelled
         `cancelled` returned True; the workers are gone within two seconds.
-    DeviceError
-        A worker's device does not work.
+    RunError
+        A worker's device does not work, or it finds another bundle.
     """
     pool = _Pool(work, jobs, stop)
     try:
@@ -136,7 +136,7 @@ class _Pool:
         except (EOFError, OSError):
             return self._bury(worker)
         worker.task = None
-        if isinstance(answer, (Cancelled, DeviceError)):
+        if isinstance(answer, (Cancelled, RunError)):
             raise answer
         return task, answer, ""
 
@@ -194,7 +194,7 @@ def _serve(connection: Connection, work: Work, stop: Callable[[], bool]) -> None
             task = connection.recv()
             try:
                 answer = work(task, cancelled)
-            except (Cancelled, DeviceError) as error:
+            except (Cancelled, RunError) as error:
                 answer = error
             connection.send(answer)
         except (EOFError, OSError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from RVQCLib.edits import asides, check_name, edited_files, output_hashes
-from RVQCLib.files import Cancelled, DeviceError, RVQCError, read_json, whole_file, write_json
+from RVQCLib.files import BundleError, Cancelled, RunError, RVQCError, read_json, whole_file, write_json
 from RVQCLib.layouts import StudySource
 from RVQCLib.manifest import discard, discard_parts, edited_since, input_hashes, same_inputs
 from RVQCLib.pipeline import segment_study
@@ -96,8 +96,8 @@ def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
     ------
     Cancelled
         `cancelled` returned True; an earlier result stays.
-    DeviceError
-        The device does not work here, which no other study would change; an earlier result stays.
+    RunError
+        The device does not work here, or the bundle is another one now; an earlier result stays.
     """
     started, setup, inputs = time.perf_counter(), task.setup, []
     discard_parts(setup.out, task.name)
@@ -114,7 +114,7 @@ def run_study(task: StudyTask, cancelled: Callable[[], bool]) -> dict[str, Any]:
         )
         folder = write_result(result, setup.out, candidates=setup.candidates)
         made = {**_made(result), "outputs": output_hashes(folder)}
-    except (Cancelled, DeviceError):
+    except (Cancelled, RunError):
         raise
     except Exception as error:
         return failure(task, reason(error), seconds=time.perf_counter() - started, inputs=inputs)
@@ -179,7 +179,7 @@ def _entry(judgement: Mapping[str, Any], picture: dict[str, Any]) -> dict[str, A
 
 @lru_cache(maxsize=1)
 def _open_bundle(path: Path, expected: str, allow: tuple[str, ...], threads: int | None) -> Bundle:
-    """The bundle of a worker, opened once."""
+    """The bundle of a worker, opened once. Raises RunError where it is not the one that the batch began with."""
     from RVQCLib.bundle import load_bundle
 
     if threads is not None:
@@ -188,9 +188,12 @@ def _open_bundle(path: Path, expected: str, allow: tuple[str, ...], threads: int
 
         torch.set_num_threads(threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    bundle = load_bundle(path, allow=allow)
+    try:
+        bundle = load_bundle(path, allow=allow)
+    except BundleError as error:
+        raise RunError(str(error)) from error
     if bundle.hash != expected:
-        raise RVQCError(f"{path} is not the bundle that this batch began with; run the batch again.")
+        raise RunError(f"{path} is not the bundle that this batch began with; run the batch again.")
     return bundle
 
 

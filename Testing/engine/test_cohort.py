@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from conftest import NAMES, REPOSITORY, states, write_studies
 
-from RVQCLib import __version__, cli, manifest, pipeline, result
+from RVQCLib import __version__, bundle, cli, manifest, pipeline, result, study_task
 from RVQCLib.bundle import load_bundle
 from RVQCLib.cohort import read_run, read_table, segment_cohort
-from RVQCLib.files import Cancelled, DeviceError, RVQCError, sha256
+from RVQCLib.files import Cancelled, RunError, RVQCError, sha256
 from RVQCLib.jobs import JOBS, Opened
 from RVQCLib.overall import stack_verdict
 from RVQCLib.pipeline import segment_study
@@ -321,7 +321,7 @@ def never() -> bool:
 
 
 def no_device(name: str) -> str:
-    raise DeviceError(f"The device {name!r} does not work here (there is none); use --device auto or cpu.")
+    raise RunError(f"The device {name!r} does not work here (there is none); use --device auto or cpu.")
 
 
 def no_device_here(task: Named, cancelled: Callable[[], bool]) -> str:
@@ -331,15 +331,27 @@ def no_device_here(task: Named, cancelled: Callable[[], bool]) -> str:
 def test_a_wrong_device_costs_no_result(batch: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch(names=NAMES[:2])
     before, journal = masks(tmp_path / "out"), (tmp_path / "out" / ".run" / "part-1-of-1.jsonl").read_bytes()
-    with pytest.raises(DeviceError, match="The device 'nodevice' does not work here"):
+    with pytest.raises(RunError, match="The device 'nodevice' does not work here"):
         batch(resume=False, device="nodevice")  # found before any work
     monkeypatch.setattr(pipeline, "choose_device", no_device)
-    with pytest.raises(DeviceError):
+    with pytest.raises(RunError):
         batch(resume=False, names=NAMES[:2])  # found by a worker
     assert masks(tmp_path / "out") == before and not states(batch.events)
     assert (tmp_path / "out" / ".run" / "part-1-of-1.jsonl").read_bytes() == journal
-    with pytest.raises(DeviceError, match="'a' does not work here"):
+    with pytest.raises(RunError, match="'a' does not work here"):
         list(run_processes(no_device_here, [Named("a", tmp_path)], 1, never, never))
+
+
+def test_a_bundle_that_is_changed_meanwhile_costs_no_result(
+    batch: Callable, own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch(names=NAMES[:2])
+    before, another = masks(tmp_path / "out"), bundle.load_bundle(own_bundle)
+    monkeypatch.setattr(bundle, "load_bundle", lambda *_, **__: another)  # what a worker opens
+    study_task._open_bundle.cache_clear()
+    with pytest.raises(RunError, match="is not the bundle that this batch began with"):
+        batch(resume=False, names=NAMES[:2])
+    assert masks(tmp_path / "out") == before and not states(batch.events)
 
 
 def test_a_killed_worker_is_named_and_its_task_tried_again(tmp_path: Path) -> None:
