@@ -208,9 +208,7 @@ class SettingsPage:
         if labelled and mode in SUPERVISED:
             self.labels.text = "Learnt from in every step (L_SUP), but for a part that is never learnt from: on it the Dice is guarded."
         elif labelled:
-            self.labels.text = (
-                "This mode does not learn from labels; a part of the studies shows what becomes of the Dice."
-            )
+            self.labels.text = "This mode learns from no labels; a part of the studies shows what becomes of the Dice."
         else:
             self.labels.text = (
                 "Without labelled studies (no L_SUP) nothing can be compared with true masks: only the candidates' agreement guards "

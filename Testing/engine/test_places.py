@@ -320,7 +320,7 @@ def test_the_frames_of_a_cine_can_be_named(
         assert main([*command, "--frames", *wrong]) == BAD_INPUT
         assert "has the frames 1 to 5; name two of them" in capsys.readouterr().err
     still = str(tmp_path / "001" / "001_SA_ED.nii.gz")
-    assert main(["segment", still, *command[2:], "--frames", "1", "2"]) == BAD_INPUT
+    assert main(["segment", still, *command[2:], "-o", str(tmp_path / "s"), "--frames", "1", "2"]) == BAD_INPUT
     assert "has 0 cines, and --frames is of one" in capsys.readouterr().err
 
 
