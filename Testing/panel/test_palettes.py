@@ -121,8 +121,8 @@ def test_the_dialog_can_be_read(walk: Walk, panel: Panel, palette: str, monkeypa
     dialog.settings.bundle.currentPath = "/nowhere"
     numbers = {"RV": {"predicted_dice": 0.5, "lower_bound_90": 0.4}}
     rows = []
-    for verdict in ("trusted", "look", "ood", "not judged"):
-        stack = {"verdict": verdict, "reasons": ["odd"], "slices": [], "structures": numbers}
+    for verdict in ("trusted", "look", "ood"):
+        stack = {"view": "SA", "verdict": verdict, "reasons": ["odd"], "slices": [], "structures": numbers}
         stacked = {"view": "SA", "phase": "ED", "n_slices": 1, "before": None}
         rows.append(Row(verdict, **stacked, after=Judged(Path("mask"), stack, ""), proposal="a shape"))
     box = dialog.review.adopt
