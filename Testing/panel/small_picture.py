@@ -45,6 +45,7 @@ def _indexed(pixels: np.ndarray, greys: int) -> tuple[np.ndarray, np.ndarray]:
     found, where, counts = np.unique(bins, return_inverse=True, return_counts=True)
     means = np.stack([np.bincount(where, pixels[colored, c], len(found)) / counts for c in range(3)], axis=1)
     kept = np.argsort(-counts)[:COLORS]
-    nearest = np.argmin(((means[:, None] - means[kept][None]) ** 2).sum(axis=2), axis=1)
-    indices[colored] = greys + nearest[where]
+    if len(kept):  # a picture may be grey all over
+        nearest = np.argmin(((means[:, None] - means[kept][None]) ** 2).sum(axis=2), axis=1)
+        indices[colored] = greys + nearest[where]
     return indices, np.concatenate([np.repeat(shades[:, None], 3, axis=1), means[kept].round().astype(np.int32)])
