@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from RVQCLib import charts, drawing
 from RVQCLib.function import Quantity, quantities
-from RVQCLib.overall import worst
+from RVQCLib.overall import stack_reasons, stack_verdict, worst
 from RVQCLib.study import LABELS, STRUCTURES, Stack
 
 MARGIN_MM, LEAST_SIDE_MM, MOST_PIXELS = 14.0, 90.0, 192
@@ -64,14 +64,16 @@ def study_page(result: Mapping[str, Any], stacks: Sequence[tuple[Stack, Stack, S
     missing = [f"{j['view']} {j['phase']}" for j in result["stacks"] if (j["view"], j["phase"]) not in triples]
     if missing:
         raise ValueError(f"The report of {result['study']} lacks the images of {', '.join(missing)}; pass them.")
-    judged = [_stack(judgement, *triples[judgement["view"], judgement["phase"]]) for judgement in result["stacks"]]
+    checks = result.get("checks") or ()
+    alone = [_stack(judgement, *triples[judgement["view"], judgement["phase"]]) for judgement in result["stacks"]]
+    judged = [{**s, "verdict": stack_verdict(s, checks), "reasons": stack_reasons(s, checks)} for s in alone]
     return render(
         "study.html",
         study=result["study"],
-        verdict=worst((stack["verdict"] for stack in judged), result.get("checks") or ()) or "look",
-        checks=[*frames_in_words(result.get("cine") or ()), *(result.get("checks") or ())],
+        verdict=worst(stack["verdict"] for stack in judged) or "look",
+        checks=[*frames_in_words(result.get("cine") or ()), *checks],
         stacks=judged,
-        function=_function(judged, result.get("checks") or ()),
+        function=_function(judged),
         provenance=list(origin(result)),
     )
 
@@ -282,7 +284,7 @@ def _shrink(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return padded.reshape(slices, rows // block, block, columns // block, block).mean(axis=(2, 4)), block
 
 
-def _function(stacks: Sequence[Mapping[str, Any]], checks: Sequence[str]) -> list[dict[str, Any]]:
+def _function(stacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Volumes, ejection fraction and myocardial mass from the stacks of SA, each with its worst verdict."""
     phases = {s["phase"]: s for s in stacks if s["view"] == "SA" and len(s["tiles"]) > 1}
     if not phases:
@@ -290,7 +292,7 @@ def _function(stacks: Sequence[Mapping[str, Any]], checks: Sequence[str]) -> lis
     found = quantities({phase: {s: _volume(stack, s) for s in STRUCTURES} for phase, stack in phases.items()})
 
     def entry(quantity: Quantity) -> dict[str, Any]:
-        verdict = worst((phases[phase]["verdict"] for phase in quantity.phases if phase in phases), checks, "SA")
+        verdict = worst(phases[phase]["verdict"] for phase in quantity.phases if phase in phases)
         return {**asdict(quantity), "verdict": verdict, "missing": quantity.missing}
 
     lines: list[dict[str, Any]] = [

@@ -13,6 +13,7 @@ import numpy as np
 from RVQCLib.edits import OUTPUTS, check_name, output_hashes, set_aside
 from RVQCLib.files import RVQCError, read_json, whole_folder, write_json
 from RVQCLib.images import image_sha256
+from RVQCLib.overall import stack_reasons, stack_verdict
 from RVQCLib.report import frames_in_words, study_page
 from RVQCLib.study import PHASES, Stack, Study, read_image, write_mask
 
@@ -159,10 +160,10 @@ def write_result(
 
 def in_words(answer: Mapping[str, Any]) -> list[str]:
     """A line for every stack, cine and check of a content of ``quality.json``."""
-    study, lines = answer["study"], []
+    study, checks, lines = answer["study"], answer["checks"], []
     for stack in answer["stacks"]:
         flagged = ", ".join(str(entry["index"] + 1) for entry in stack["slices"] if entry["flag"])
         usual = f"nothing unusual as a whole; slices to look at: {flagged}" if flagged else "nothing unusual"
-        said = "; ".join(stack["reasons"]) or usual  # reasons name the slices themselves
-        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack['verdict']} ({said})")
-    return lines + [f"{study}: {said}" for said in (*frames_in_words(answer["cine"]), *answer["checks"])]
+        said = "; ".join(stack_reasons(stack, checks)) or usual  # reasons name the slices themselves
+        lines.append(f"{study} {stack['view']} {stack['phase']}: {stack_verdict(stack, checks)} ({said})")
+    return lines + [f"{study}: {said}" for said in (*frames_in_words(answer["cine"]), *checks)]
