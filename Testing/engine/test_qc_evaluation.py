@@ -215,9 +215,9 @@ def test_severities_are_checked() -> None:
 def test_processes_calibrate_alike(calibrated_bundle: Path, few_acdc: Path, tmp_path: Path) -> None:
     path = write_tiny_bundle(tmp_path / "own", views=("SA",))
     calibrate_bundle(path, few_acdc, part="all", device="cpu", jobs=2)
-    assert (path / "bundle.json").read_bytes() == (calibrated_bundle / "bundle.json").read_bytes()
-    calibration = load_bundle(path).description["views"]["SA"]["calibration"]
-    assert calibration["studies"] == ["patient001", "patient002"], "who is not new to the bundle now"
+    here, there = (load_bundle(one).description["views"]["SA"]["calibration"] for one in (path, calibrated_bundle))
+    assert {**here, "date": ""} == {**there, "date": ""}  # they may be of two days
+    assert here["studies"] == ["patient001", "patient002"], "who is not new to the bundle now"
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
