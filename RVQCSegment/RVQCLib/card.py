@@ -10,6 +10,7 @@ from typing import Any
 
 from RVQCLib.bundle import Bundle, pools
 from RVQCLib.files import RVQCError, read_json, whole_file, whole_folder
+from RVQCLib.qc_statistics import in_words
 from RVQCLib.stack import STRUCTURES
 
 _VIEWS = {"SA": "Short axis (SA)", "LA": "Long axis, four chambers (LA)"}
@@ -201,12 +202,9 @@ def _results(bundle: Bundle, one: Measured) -> Iterator[str]:
 
 def _qc(qc: Mapping[str, Any] | None) -> Iterator[str]:
     """How good the judgement is, where the evaluation asked; of each view where there are two."""
-    for view, found in qc.get("by_view", {"": qc}).items() if qc else ():
-        for level in ("stack", "slice"):
-            said = [f"{key} {value:.3f}" for key, value in found[level]["combined"].items() if isinstance(value, float)]
-            if said:
-                of = f"{level}, {view}" if view else level
-                yield from (f"The QC by {of} (predicted Dice, shifted images included): {', '.join(said)}.", "")
+    for of, said in in_words(qc) if qc else ():
+        if said:
+            yield from (f"The QC by {of} (predicted Dice, shifted images included): {said}.", "")
 
 
 def _failures(one: Measured) -> Iterator[str]:

@@ -35,12 +35,16 @@ def mask_rows(masks: str | Path, challenge: Challenge, *, jobs: int = 1) -> list
 def _rows_of(source: StudySource, *, masks: Path) -> list[Row]:
     rows = []
     for truth in source.load(labels=True).labels:
-        file = masks / source.name / f"{source.name}_{truth.name}.nii.gz"
+        file = _mask_of(source, truth.view, truth.phase, masks)
         if file.is_file():
             head = {"study": source.name, "group": source.group, "vendor": source.vendor}
             head |= {"view": truth.view, "phase": truth.phase}
             rows.append(head | compare(read_mask(file, view=truth.view, phase=truth.phase), truth))
     return rows
+
+
+def _mask_of(source: StudySource, view: str, phase: str, masks: Path) -> Path:
+    return masks / source.name / f"{source.name}_{view}_{phase}.nii.gz"
 
 
 def without_masks(masks: str | Path, challenge: Challenge) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def without_masks(masks: str | Path, challenge: Challenge) -> dict[str, Any]:
     lacking = [
         source.name
         for source in judged
-        if not all((Path(masks) / source.name / f"{source.name}_{v}_{p}.nii.gz").is_file() for v, p in source.labels)
+        if not all(_mask_of(source, view, phase, Path(masks)).is_file() for view, phase in source.labels)
     ]
     return {"n_studies": len(judged), "studies": lacking}
 

@@ -383,5 +383,6 @@ def _reason(record: dict[str, Any]) -> str:
         return record["error"]
     if record["state"] == "edited":
         return edited_words(record)
-    reasons = [r for s in record["stacks"] if s["verdict"] == study_verdict(record) for r in s["reasons"]]
+    verdict = study_verdict(record)
+    reasons = [r for s in record["stacks"] if s["verdict"] == verdict for r in s["reasons"]]
     return next(iter([*reasons, *against(record["checks"])]), "")

@@ -183,8 +183,8 @@ def one_file(path: Path) -> StudySource:
             labels = {key: entry for key, entry in study.labels.items() if key in images}
             return replace(study, images=images, labels=labels, problems=())
     name = read_name(_stem(path))
-    images = {_settle(path, name): path}
-    layout = "file" if any(phase for _, phase in images) else "cine"
+    view, phase = _settle(path, name)
+    images, layout = {(view, phase): path}, "file" if phase else "cine"
     notes = () if name.phase else _assumed(images, {path})
     return StudySource(name.study or _stem(path), images, layout=layout, notes=notes)
 
@@ -326,8 +326,8 @@ def _group(folder: Path, name: str, files: dict[Path, Name]) -> StudySource:
     images = {key: path for key, path in _ordered(images) if key[1] or (key[0], "ED") not in images}
     layout = "mnms2" if mnms2 else "plain" if any(phase for _, phase in images) else "cine"
     notes = _assumed(images, {path for path, said in files.items() if not said.phase})
-    masks, (group, vendor) = dict(_ordered(labels)), (subject.disease, subject.vendor)
-    return StudySource(name, images, masks, group, vendor, layout, tuple(problems), notes)
+    masks, why = dict(_ordered(labels)), tuple(problems)
+    return StudySource(name, images, masks, subject.disease, subject.vendor, layout, why, notes)
 
 
 def _ordered(files: dict[Key, Path]) -> list[tuple[Key, Path]]:
@@ -385,7 +385,8 @@ def _dicom(folder: Path) -> StudySource:
                 twice = "_".join(filter(None, key))
                 problems.append(f"{folder} holds two series that look like {twice}; leave the one that is meant.")
             images.setdefault(key, path)
-            unnamed |= set() if words.phase else {path}
+            if not words.phase:
+                unnamed.add(path)
     except RVQCError as error:
         problems.append(str(error))
     notes = _assumed(images, unnamed)

@@ -1,10 +1,13 @@
 """Statistics of how well a score grades masks: ROC, precision, ranks, risk and coverage; None where undefined.
 
-All take arrays (n,), a value a row, with integer weights, the times that a row was drawn, and ranks for scores, so that a
+All but `in_words` take arrays (n,), a value a row, with integer weights, the times that a row was drawn, and ranks for scores, so that a
 bootstrap sorts nothing twice.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -109,3 +112,11 @@ def _ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
     level = levels(values)
     count = np.bincount(level, w)
     return (np.cumsum(count) - count / 2)[level]
+
+
+def in_words(qc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """By level, and view where there are two: the statistics of the predicted Dice in a summary's ``qc``, "" of none."""
+    for view, found in qc.get("by_view", {"": qc}).items():
+        for level in ("stack", "slice"):
+            said = [f"{key} {value:.3f}" for key, value in found[level]["combined"].items() if isinstance(value, float)]
+            yield f"{level}, {view}" if view else level, ", ".join(said)

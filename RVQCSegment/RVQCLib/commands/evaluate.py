@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from RVQCLib.evaluation import evaluate
+    from RVQCLib.qc_statistics import in_words
 
     summary = evaluate(
         args.data,
@@ -60,8 +61,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             say(
                 f"{group}, never trained on: RV Dice {rv['mean']:.3f} [{rv['low']:.3f}, {rv['high']:.3f}] (n {found['n_stacks']})"
             )
-        for line in _qc(summary["qc"]) if args.qc else ():
-            say(line)
+        for of, words in in_words(summary["qc"]) if args.qc else ():
+            say(f"QC per {of}: {words or 'not calibrated'}")
         for study, reason in summary["failed"].items():
             say(f"{study} was left out: {reason}")
         say(f"{summary['n_stacks']} stacks; tables and page in {args.output}")
@@ -80,12 +81,3 @@ def _structures(summary: dict[str, Any]) -> Iterator[str]:
             yield f"{structure}{view}: {', '.join(words)}"
     for structure, reason in summary["absent"].items():
         yield f"{structure}: {reason}"
-
-
-def _qc(qc: dict[str, Any]) -> Iterator[str]:
-    """A line a level, of each view where there are two."""
-    for view, found in qc.get("by_view", {"": qc}).items():
-        for level in ("stack", "slice"):
-            said = {k: v for k, v in found[level]["combined"].items() if isinstance(v, float)}
-            words = ", ".join(f"{k} {v:.3f}" for k, v in said.items()) or "not calibrated"
-            yield f"QC per {level}{', ' + view if view else ''}: {words}"
