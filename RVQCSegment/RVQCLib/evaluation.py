@@ -22,8 +22,9 @@ from RVQCLib.layouts import StudySource
 from RVQCLib.metrics import dice, hausdorff
 from RVQCLib.parallel import in_order
 from RVQCLib.pipeline import StudyResult, segment_study
-from RVQCLib.qc_evaluation import QCRows, add_stack, check_severities, summarize_qc
+from RVQCLib.qc_evaluation import QCRows, add_stack, graded, summarize_qc
 from RVQCLib.report import evaluation_page
+from RVQCLib.shifts import SHIFTS
 from RVQCLib.study import LABELS, STRUCTURES, Stack, find_studies
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def evaluate(
     allow: Sequence[str] = (),
     seed: int = 0,
     qc: bool = False,
+    shifts: Sequence[str] = tuple(SHIFTS),
     severities: Sequence[int] = (1, 3, 5),
     jobs: int = 1,
     report: Callable[[dict[str, Any]], None] | None = None,
@@ -79,13 +81,13 @@ def evaluate(
     never saw, where `data` holds its studies too; ``not_new`` are the studies that taught, chose or calibrated the networks, of
     which `report` is warned; ``failed`` says of every study that cannot be read why it was left out. A
     structure that no true mask has is not measured: it is None, and ``absent`` says so. With `qc` also how good the QC itself is, on
-    the images as they are and under shifts of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
+    the images as they are and under `shifts` of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
 
     Raises
     ------
     RVQCError
-        `out` lies in `data`, holds something else than an evaluation or cannot be written to; a severity is unknown; `device`
+        `out` lies in `data`, holds something else than an evaluation or cannot be written to; a shift or a severity is unknown; `device`
         does not work here; `part` is none that the bundle records or is empty; no stack of a view of the bundle has a true
         mask; or not one study can be read.
     BundleError
@@ -93,7 +95,7 @@ def evaluate(
     """
     check_apart(out, data)
     check_output(out, OUTPUTS, "an evaluation")
-    severities = check_severities(severities)
+    asked = graded(shifts, severities)
     device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
     everyone, views = find_studies(data), bundle.description["views"]
@@ -106,7 +108,7 @@ def evaluate(
     warnings = [known["said"], *(f"{study} is left out: {reason}" for study, reason in failed.items())]
     for said in filter(None, warnings) if report is not None else ():  # before the work, not hours after
         report({"event": "warning", "message": said})
-    work = partial(_judge_study, bundle=bundle, device=device, severities=severities if qc else None, seed=seed)
+    work = partial(_judge_study, bundle=bundle, device=device, shifts=asked if qc else None, seed=seed)
     rows: list[dict[str, Any]] = []
     judged, failures = QCRows(), list[Failure]()
     for number, (source, found) in enumerate(zip(sources, in_order(work, sources, jobs), strict=True), start=1):
@@ -130,7 +132,7 @@ def evaluate(
         "unseen_groups": [g for g in unseen_groups(everyone, views) if g in {row["group"] for row in rows}],
     }
     if qc:
-        summary["qc"] = summarize_qc(judged, severities=severities, seed=seed)
+        summary["qc"] = summarize_qc(judged, shifts=asked, seed=seed)
     with whole_folder(out) as folder:
         summary["worst"] = write_failures(failures, folder)
         write_json(folder / "summary.json", summary)
@@ -196,17 +198,17 @@ class _Found:
 
 
 def _judge_study(
-    source: StudySource, *, bundle: Bundle, device: str, severities: Sequence[int] | None, seed: int
+    source: StudySource, *, bundle: Bundle, device: str, shifts: Sequence[tuple[str, int]] | None, seed: int
 ) -> _Found:
-    """Segment and compare one study, and with `severities` judge its QC."""
+    """Segment and compare one study, and with `shifts` judge its QC."""
     study, judged = source.load(labels=True), QCRows()
     result = segment_study(study, bundle, device=device)
-    for stack in result.stacks if severities is not None else ():
+    for stack in result.stacks if shifts is not None else ():
         truth = study.label(stack.image.view, stack.image.phase)
         if truth is not None:
             head = {"study": study.name, "group": study.group, "vendor": study.vendor}
             head |= {"view": stack.image.view, "phase": stack.image.phase}
-            add_stack(judged, head, stack, truth, bundle.models(stack.image.view, device), severities, seed=seed)
+            add_stack(judged, head, stack, truth, bundle.models(stack.image.view, device), shifts, seed=seed)
     rows = stack_rows(result)
     return _Found(rows, judged, worst(_pictures(result, rows)))
 

@@ -55,18 +55,23 @@ class QCRows:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def check_severities(severities: Sequence[int]) -> tuple[int, ...]:
-    """The severities, sorted, each once.
+def graded(shifts: Sequence[str], severities: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    """Every shift (as `shift_stack` knows it) at every severity, each once.
 
     Raises
     ------
     RVQCError
-        There is none, or one that no shift has.
+        There is none, or a shift or a severity that is unknown.
     """
     if not severities or set(severities) - set(SEVERITIES):
         given = " ".join(str(severity) for severity in severities)
         raise RVQCError(f"The severities of --severities must be among 1 to 5, not {given or 'none'}.")
-    return tuple(sorted(set(severities)))
+    if not shifts or {part for name in shifts for part in name.split("+")} - SHIFTS.keys():
+        raise RVQCError(
+            f"The shifts of --shifts must be among {', '.join(SHIFTS)}, several at once with + between, not "
+            f"{' '.join(shifts) or 'none'}."
+        )
+    return tuple((name, severity) for name in dict.fromkeys(shifts) for severity in sorted(set(severities)))
 
 
 def add_stack(
@@ -75,11 +80,12 @@ def add_stack(
     clean: StackResult,
     truth: Stack,
     models: ViewModels,
-    severities: Sequence[int],
+    shifts: Sequence[tuple[str, int]],
     *,
     seed: int,
 ) -> None:
-    """Add what the QC says of one labelled stack: as it is, under every shift, and of its mask with injected errors.
+    """Add what the QC says of one labelled stack: as it is, under every one of `shifts` (`graded`), and of its mask with injected
+    errors.
 
     Parameters
     ----------
@@ -92,12 +98,11 @@ def add_stack(
     """
     own = seed_of(seed, head["study"], clean.image)
     _add(rows.stacks, rows.slices, head | {"shift": "clean", "severity": 0}, clean.mask, truth, clean.judgement)
-    for name in SHIFTS:
-        for severity in severities:
-            image = shift_stack(clean.image, name, severity, seed=own)
-            result = segment_stack(head["study"], image, models)
-            line = head | {"shift": name, "severity": severity}
-            _add(rows.stacks, rows.slices, line, result.mask, truth, result.judgement)
+    for name, severity in shifts:
+        image = shift_stack(clean.image, name, severity, seed=own)
+        result = segment_stack(head["study"], image, models)
+        line = head | {"shift": name, "severity": severity}
+        _add(rows.stacks, rows.slices, line, result.mask, truth, result.judgement)
     for strength, mask, judgement in _injected(clean.image, models, np.random.default_rng(own)):
         line = head | {"shift": "injected", "severity": strength}
         _add(rows.injected, rows.injected_slices, line, mask, truth, judgement)
@@ -143,7 +148,9 @@ def _injected(image: Stack, models: ViewModels, rng: np.random.Generator) -> Ite
 # ---- the summary -----------------------------------------------------------------------------------------------------
 
 
-def summarize_qc(rows: QCRows, *, severities: Sequence[int], seed: int, resamples: int = 1000) -> dict[str, Any]:
+def summarize_qc(
+    rows: QCRows, *, shifts: Sequence[tuple[str, int]], seed: int, resamples: int = 1000
+) -> dict[str, Any]:
     """The ``qc`` of summary.json, all about the RV.
 
     Per stack and per slice, over clean and shifted images together, every detector's statistics with 95 % intervals from a
@@ -155,7 +162,7 @@ def summarize_qc(rows: QCRows, *, severities: Sequence[int], seed: int, resample
     options = {"seed": seed, "resamples": resamples}
     there = {row.get("view") for row in rows.stacks}
     views = [view for view in VIEWS if view in there and len(there) > 1]
-    by_view = {view: summarize_qc(rows.of(view), severities=severities, **options) for view in views}
+    by_view = {view: summarize_qc(rows.of(view), shifts=shifts, **options) for view in views}
     return {
         **({"by_view": by_view} if by_view else {}),
         "stack": detectors(rows.stacks, "RV_", **options),
@@ -177,8 +184,8 @@ def summarize_qc(rows: QCRows, *, severities: Sequence[int], seed: int, resample
         "n_bad": _n_bad(rows.stacks, "RV_"),
         "n_slices": len(slices),
         "n_bad_slices": _n_bad(slices, ""),
-        "severities": list(severities),
-        "shifts": list(SHIFTS),
+        "severities": sorted({severity for _, severity in shifts}),
+        "shifts": list(dict.fromkeys(name for name, _ in shifts)),
     }
 
 

@@ -23,15 +23,25 @@ Shift = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 def shift_stack(stack: Stack, name: str, severity: int, *, seed: int) -> Stack:
     """The stack under shift `name` at `severity` 1..5; geometry and intensity range stay.
 
+    Several shifts with + between (``vendor+noise``) are taken one after the other, as another scanner brings them.
+
     Raises
     ------
     RVQCError
         There is no such shift or severity.
     """
-    if name not in SHIFTS or severity not in SEVERITIES:
+    parts = name.split("+")
+    if not set(parts) <= SHIFTS.keys() or severity not in SEVERITIES:
         raise RVQCError(
-            f"There is no shift {name!r} of severity {severity}; choose from {', '.join(SHIFTS)} and 1 to 5."
+            f"There is no shift {name!r} of severity {severity}; choose from {', '.join(SHIFTS)}, several with + between, "
+            "and 1 to 5."
         )
+    for part in parts:
+        stack = _shifted(stack, part, severity, seed)
+    return stack
+
+
+def _shifted(stack: Stack, name: str, severity: int, seed: int) -> Stack:
     # The severity is no part of the seed: what is drawn is the same at every severity, which only scales it.
     rng = np.random.default_rng([seed, zlib.crc32(f"{name}/{stack.name}".encode())])
     low, high = (float(v) for v in np.percentile(stack.pixels, (0.5, 99.5)))

@@ -178,7 +178,7 @@ def test_operating_point_by_hand(stack_rows: list[dict[str, Any]]) -> None:
 
 def test_the_order_of_rows_does_not_matter(stack_rows: list[dict[str, Any]]) -> None:
     a, b = (qc.QCRows(stacks=rows) for rows in (stack_rows, stack_rows[::-1]))
-    first, second = (qc.summarize_qc(rows, severities=(1,), seed=0, resamples=20) for rows in (a, b))
+    first, second = (qc.summarize_qc(rows, shifts=(("noise", 1),), seed=0, resamples=20) for rows in (a, b))
     assert first["n_stacks"] == 8 and first["n_bad"] == 4
     assert first["stack"]["agreement"]["aurc"] == pytest.approx(second["stack"]["agreement"]["aurc"])
     assert first["by_shift"]["clean"]["n_bad"] == 4
@@ -193,19 +193,27 @@ def test_two_views_are_not_mixed() -> None:
         for k in range(20)
     ]
     whole = qc.QCRows(stacks=rows, injected=rows)
-    found = qc.summarize_qc(whole, severities=(1,), seed=0, resamples=10)
+    found = qc.summarize_qc(whole, shifts=(("noise", 1),), seed=0, resamples=10)
     assert found["stack"]["combined"]["auroc_below_0.8"] > 0.7 and list(found["by_view"]) == ["SA", "LA"]
     for view, one in found["by_view"].items():
         alone = qc.QCRows(**{name: [row for row in rows if row["view"] == view] for name in ("stacks", "injected")})
-        assert one == qc.summarize_qc(alone, severities=(1,), seed=0, resamples=10) and "by_view" not in one
+        assert one == qc.summarize_qc(alone, shifts=(("noise", 1),), seed=0, resamples=10) and "by_view" not in one
         assert one["stack"]["combined"]["auroc_below_0.8"] == 0.5 == one["injected"]["combined"]["auroc_below_0.8"]
 
 
-def test_severities_are_checked() -> None:
-    assert qc.check_severities([5, 1, 5]) == (1, 5)
+def test_shifts_and_severities_are_checked() -> None:
+    assert qc.graded(["vendor+noise", "blur", "blur"], [5, 1, 5]) == (
+        ("vendor+noise", 1),
+        ("vendor+noise", 5),
+        ("blur", 1),
+        ("blur", 5),
+    )
     for wrong in ([], [0], [6, 2]):
         with pytest.raises(RVQCError, match="severities"):
-            qc.check_severities(wrong)
+            qc.graded(["blur"], wrong)
+    for unknown in ([], ["fog"], ["blur", "noise+"]):
+        with pytest.raises(RVQCError, match="shifts"):
+            qc.graded(unknown, [1])
 
 
 # ---- from end to end
@@ -255,7 +263,9 @@ def test_evaluate_with_qc(calibrated_bundle: Path, tiny_acdc: Path, tmp_path: Pa
 def test_rows_do_not_depend_on_the_other_studies(calibrated_bundle: Path, tiny_acdc: Path, tmp_path: Path) -> None:
     for name, numbers in (("both", [9, 10]), ("one", [10])):
         data = links(tiny_acdc, tmp_path / f"{name}-data", numbers)
-        evaluate(data, calibrated_bundle, tmp_path / name, device="cpu", qc=True, severities=[2])
+        evaluate(
+            data, calibrated_bundle, tmp_path / name, device="cpu", qc=True, shifts=["vendor+noise"], severities=[2]
+        )
     for name in ("qc_stacks.csv", "qc_slices.csv", "qc_injected.csv"):
         both = [row for row in read_rows(tmp_path / "both" / name) if row["study"] == "patient010"]
         assert both and both == read_rows(tmp_path / "one" / name)
@@ -264,11 +274,15 @@ def test_rows_do_not_depend_on_the_other_studies(calibrated_bundle: Path, tiny_a
 def test_the_command_without_calibration(tiny_bundle: Path, tiny_acdc: Path, tmp_path: Path, capsys: Any) -> None:
     data, out = links(tiny_acdc, tmp_path / "data", [1]), tmp_path / "out"
     command = ["evaluate", str(data), "--bundle", str(tiny_bundle), "-o", str(out), "--device", "cpu"]
-    assert main([*command, "--qc", "--severities", "1"]) == 0
+    assert main([*command, "--qc", "--shifts", "bias", "vendor+noise", "--severities", "1"]) == 0
     assert "not calibrated" in capsys.readouterr().out
     said = read_json(out / "summary.json")["qc"]
     assert said["stack"]["combined"]["mae"] is None and said["stack"]["combined"]["intervals"]["aurc"] is None
     assert said["stack"]["pDC"]["aurc"] is not None and said["severities"] == [1]
+    assert list(said["by_shift"]) == ["clean", "bias 1", "vendor+noise 1"] and said["shifts"] == [
+        "bias",
+        "vendor+noise",
+    ]
 
 
 def test_injected_errors_are_judged_beside_the_same_candidates(calibrated_bundle: Path, make_study: Any) -> None:

@@ -99,7 +99,14 @@ def test_a_constant_image_stays_finite(name: str, fill: float) -> None:
     assert np.isfinite(shift_stack(constant, name, 5, seed=0).pixels).all()
 
 
-@pytest.mark.parametrize(("name", "severity"), [("fog", 1), ("noise", 0), ("noise", 6)])
+def test_several_shifts_are_taken_one_after_the_other(stack: Stack) -> None:
+    both = shift_stack(shift_stack(stack, "vendor", 3, seed=1), "noise", 3, seed=1)
+    assert np.array_equal(shift_stack(stack, "vendor+noise", 3, seed=1).pixels, both.pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"), [("fog", 1), ("noise", 0), ("noise", 6), ("noise+", 1), ("noise+fog", 1)]
+)
 def test_an_unknown_shift_or_severity_is_refused(stack: Stack, name: str, severity: int) -> None:
     with pytest.raises(RVQCError, match="no shift"):
         shift_stack(stack, name, severity, seed=0)

@@ -25,6 +25,12 @@ def add(commands: Any) -> None:
         help="judge the QC too, on the images as they are and under shifts: many times as long",
     )
     parser.add_argument(
+        "--shifts",
+        nargs="+",
+        metavar="NAME",
+        help="shifts of --qc, several at once with + between (vendor+noise); without it, each that there is",
+    )
+    parser.add_argument(
         "--severities",
         type=int,
         nargs="+",
@@ -49,6 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seed=args.seed,
         qc=args.qc,
         severities=args.severities,
+        **({"shifts": args.shifts} if args.shifts else {}),
         jobs=args.jobs,
         report=Progress(),
     )
