@@ -68,7 +68,7 @@ def evaluate(
     allow: Sequence[str] = (),
     seed: int = 0,
     qc: bool = False,
-    shifts: Sequence[str] = tuple(SHIFTS),
+    shifts: Sequence[str] | None = None,
     severities: Sequence[int] = (1, 3, 5),
     jobs: int = 1,
     report: Callable[[dict[str, Any]], None] | None = None,
@@ -81,7 +81,7 @@ def evaluate(
     never saw, where `data` holds its studies too; ``not_new`` are the studies that taught, chose or calibrated the networks, of
     which `report` is warned; ``failed`` says of every study that cannot be read why it was left out. A
     structure that no true mask has is not measured: it is None, and ``absent`` says so. With `qc` also how good the QC itself is, on
-    the images as they are and under `shifts` of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
+    the images as they are and under `shifts` (None: each that there is) of the `severities` (`qc_evaluation.summarize_qc`), and its rows in
     ``qc_stacks.csv``, ``qc_slices.csv`` and ``qc_injected.csv``. With `jobs` > 1 so many processes share the studies.
 
     Raises
@@ -95,7 +95,7 @@ def evaluate(
     """
     check_apart(out, data)
     check_output(out, OUTPUTS, "an evaluation")
-    asked = graded(shifts, severities)
+    asked = graded(list(SHIFTS) if shifts is None else shifts, severities)
     device = choose_device(device)
     bundle = load_bundle(bundle_path, allow=allow)
     everyone, views = find_studies(data), bundle.description["views"]

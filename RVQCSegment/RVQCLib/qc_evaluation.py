@@ -23,7 +23,7 @@ from RVQCLib.pipeline import segment_stack
 from RVQCLib.qc_statistics import auprc, aurc, auroc, coverage, levels, mae, mean, spearman
 from RVQCLib.quality import QCOptions, Reference, judge
 from RVQCLib.result import StackResult
-from RVQCLib.shifts import SEVERITIES, SHIFTS, seed_of, shift_stack
+from RVQCLib.shifts import SEVERITIES, SHIFTS, is_shift, seed_of, shift_stack
 from RVQCLib.slices import from_network
 from RVQCLib.stack import LABELS, STRUCTURES, VIEWS, Stack
 
@@ -66,7 +66,7 @@ def graded(shifts: Sequence[str], severities: Sequence[int]) -> tuple[tuple[str,
     if not severities or set(severities) - set(SEVERITIES):
         given = " ".join(str(severity) for severity in severities)
         raise RVQCError(f"The severities of --severities must be among 1 to 5, not {given or 'none'}.")
-    if not shifts or {part for name in shifts for part in name.split("+")} - SHIFTS.keys():
+    if not shifts or not all(map(is_shift, shifts)):
         raise RVQCError(
             f"The shifts of --shifts must be among {', '.join(SHIFTS)}, several at once with + between, not "
             f"{' '.join(shifts) or 'none'}."

@@ -30,15 +30,19 @@ def shift_stack(stack: Stack, name: str, severity: int, *, seed: int) -> Stack:
     RVQCError
         There is no such shift or severity.
     """
-    parts = name.split("+")
-    if not set(parts) <= SHIFTS.keys() or severity not in SEVERITIES:
+    if not is_shift(name) or severity not in SEVERITIES:
         raise RVQCError(
             f"There is no shift {name!r} of severity {severity}; choose from {', '.join(SHIFTS)}, several with + between, "
             "and 1 to 5."
         )
-    for part in parts:
+    for part in name.split("+"):
         stack = _shifted(stack, part, severity, seed)
     return stack
+
+
+def is_shift(name: str) -> bool:
+    """Whether `name` is that of a shift, or of several with + between."""
+    return set(name.split("+")) <= SHIFTS.keys()
 
 
 def _shifted(stack: Stack, name: str, severity: int, seed: int) -> Stack:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seed=args.seed,
         qc=args.qc,
         severities=args.severities,
-        **({"shifts": args.shifts} if args.shifts else {}),
+        shifts=args.shifts,
         jobs=args.jobs,
         report=Progress(),
     )
