@@ -15,12 +15,17 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, fft
 
-COARSE = (0.015, 0.065)
-"""Radii, in parts of the sampling frequency, at which anatomy is stronger than any noise: they tell the contrast."""
-FINE = (0.125, 0.2)
-"""Radii that tell the level of the noise, which is no lower at coarser ones."""
-ROUNDS = 4
-"""Contrast and noise are estimated in turn, each with the other taken off."""
+FITTED = (0.015, 0.3)
+"""Radii, in parts of the sampling frequency, from which contrast, blur and noise are told."""
+COARSE = 0.065
+"""Below it anatomy is stronger than any noise, and an image no less sharp than the fitted blur says."""
+FINE = 0.2
+"""Below it noise is as strong at every radius."""
+FLOOR = 3e-4
+"""Power, in squared intensities of a pixel, so little that errors are not counted in parts of it: what a strong blur leaves at fine
+radii must not tell the contrast."""
+WIDTHS = torch.arange(0, 4.55, 0.1)
+"""Widths of a blur in pixels that are tried."""
 KNOTS = 33
 DRAWN = 48
 """Labelled images from which the curve of a look is found."""
@@ -88,19 +93,43 @@ def _power(images: Tensor) -> Tensor:
 def _fitted(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
     """Gain and noise of spectra `new` (k, …) over the spectrum `old` (…): ``new = gain^2 * old + noise``.
 
-    Power above that of the old images at their contrast is noise; below it the new images are less sharp.
+    Noise fills up what a blur takes, so neither can be read alone: contrast, width of the blur and level of the noise are those
+    at which ``contrast * blur(width)^2 * old + level`` is nearest to `new`. What this leaves is told apart ring by ring:
+    below the level gain, above it, at the finest radii, noise.
     """
     radius = _radius(old.shape[0])
-    coarse, fine = ((radius >= low) & (radius < high) for low, high in (COARSE, FINE))
     old = old.clamp(min=1e-9)
-    level = torch.zeros(len(new), 1, 1)
-    for _ in range(ROUNDS):
-        contrast = ((new - level).clamp(min=1e-6) / old)[:, coarse].log().mean(1).exp()[:, None, None]
-        excess = (new - contrast * old).clamp(min=0)
-        level = excess[:, fine].mean(1)[:, None, None]
-    noise = torch.where(radius < FINE[1], level, excess)
-    sharp = torch.minimum(((new - noise) / old).clamp(min=0), contrast)
-    return torch.where(radius < COARSE[1], contrast, sharp).sqrt(), noise
+    contrast, width, level = _nearest(new, old, radius)
+    sharp = contrast * _blur(radius, width)
+    noise = torch.where(radius < FINE, level, (new - sharp * old).clamp(min=0))
+    gain = ((new - noise) / old).clamp(min=0)
+    gain = torch.where(radius < COARSE, torch.maximum(gain, sharp), gain)
+    return torch.minimum(gain, contrast).sqrt(), noise
+
+
+def _nearest(new: Tensor, old: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Contrast, width in pixels and level, each (k, 1, 1), of least squares of the error in parts of ``new + FLOOR``."""
+    fitted = (radius >= FITTED[0]) & (radius < FITTED[1])
+    r, seen = radius[fitted].double(), new[:, fitted].double()
+    weight = 1 / r / (seen + FLOOR).square()  # a ring has as many pixels as its radius is long
+    blurred = _blur(r, WIDTHS[:, None].double()) * old[fitted].double()
+    # The normal equations of all spectra and widths, (k, widths).
+    aa, a, one = weight @ blurred.square().T, weight @ blurred.T, weight.sum(1, keepdim=True)
+    ay, y = (weight * seen) @ blurred.T, (weight * seen).sum(1, keepdim=True)
+    level = ((aa * y - a * ay) / (aa * one - a.square())).clamp(min=0)
+    contrast = ((ay - level * a) / aa).clamp(min=1e-6)
+    error = contrast.square() * aa + level.square() * one + 2 * (contrast * level * a - contrast * ay - level * y)
+    best = error.argmin(1, keepdim=True)
+    return (
+        contrast.gather(1, best)[..., None].float(),
+        WIDTHS[best][..., None],
+        level.gather(1, best)[..., None].float(),
+    )
+
+
+def _blur(radius: Tensor, width: Tensor) -> Tensor:
+    """What a Gaussian of `width` pixels leaves of the power at a radius."""
+    return (-((2 * np.pi * width * radius) ** 2)).exp()
 
 
 def _filtered(images: Tensor, gain: Tensor, noise: Tensor, generator: Generator) -> Tensor:

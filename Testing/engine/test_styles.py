@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy import ndimage
 from torch import Generator
@@ -61,6 +62,23 @@ def test_noise_and_a_weaker_contrast_are_told_apart() -> None:
     found = given(looks, anatomy(1, 12))
     spectrum = np.abs(np.fft.rfft2(found - found.mean((1, 2), keepdims=True))) ** 2 / SIZE**2
     assert abs(float(spectrum[:, (RADIUS >= 0.3) & (RADIUS < 0.45)].mean()) - 0.01) < 0.002
+
+
+@pytest.mark.parametrize(
+    ("width", "contrast", "grain"), [(1.5, 0.8, 0.06), (2.5, 1.0, 0.1), (3.5, 1.0, 0.0), (0.0, 1.0, 0.15)]
+)
+def test_a_blur_and_noise_that_fill_up_the_same_frequencies_are_told_apart(
+    width: float, contrast: float, grain: float
+) -> None:
+    """Noise over a blurred image, where the power of both is about that of a sharp image without noise."""
+    old = anatomy(0, 200)
+    image = 0.5 + contrast * (ndimage.gaussian_filter(old[:100], (0, width, width), mode="wrap") - 0.5)
+    image += grain * np.random.default_rng(5).standard_normal(image.shape)
+    looks = Looks.of([image.astype(np.float32)], old)
+    expected = contrast * torch.from_numpy(np.exp(-2 * (np.pi * width * RADIUS) ** 2))[None]
+    for low, high in ((0.03, 0.06), (0.08, 0.12), (0.13, 0.17)):
+        assert abs(at(looks.gain, low, high) - at(expected, low, high)) < 0.06
+        assert abs(at(looks.noise, low, high) ** 0.5 - grain) < 0.015
 
 
 def test_the_histogram_follows() -> None:
