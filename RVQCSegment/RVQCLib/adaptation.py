@@ -137,7 +137,7 @@ class Refinement:
 
     def _see(self, learner: Learner) -> list[np.ndarray]:
         """Look at the candidate as it is now and remember it; returns its probabilities on the flagged stacks."""
-        share, guard = self._settle(learner)
+        share, guard, score = self._settle(learner)
         weights = learner.toward(share)
         own = self._probabilities(learner, weights)
         here = standing(own, self._others, self.material.flagged, self.models)
@@ -147,27 +147,38 @@ class Refinement:
             learner.remember(EpochRecord(learner.epoch, {"agreement": agreement}, trust, int(flagged)))
             return own
         # With labels the score owes nothing to R or to the other candidates, who may all be wrong in the same way.
-        score = weighted(self._guard(learner, weights, self.material.styled))
-        score, flagged = learner.crew.agree([score, here.flagged], learner.device)
+        (flagged,) = learner.crew.agree([here.flagged], learner.device)
         learner.remember(EpochRecord(learner.epoch, guard, score, int(flagged), share))
         return own
 
-    def _settle(self, learner: Learner) -> tuple[float, dict[str, float]]:
-        """The largest of `SHARES` at which the labelled guard holds, or the smallest; and that guard.
+    def _settle(self, learner: Learner) -> tuple[float, dict[str, float], float]:
+        """How far the candidate goes: the largest of `SHARES` at which the labelled guard holds (or the smallest), or a smaller
+        one at which slices with the look of the new domain are segmented better; that guard, and that score.
 
         What was learnt of the new domain outlives a step back better than what was lost of the old one. The search begins
         a step above where it ended after the last epoch.
         """
         if not self.material.guard:
-            return 1.0, {}
-        last = SHARES.index(learner.history[-1].share) if learner.history else 0
-        for share in SHARES[max(last - 1, 0) :]:
-            guard = self._guard(learner, learner.toward(share), self.material.guard)
-            guard = dict(zip(guard, learner.crew.agree(list(guard.values()), learner.device), strict=True))
-            before = learner.history[0].guard if learner.history else guard
-            if not self.config.recipe.guarded or fallen(before, guard) <= self.config.allowed(guard):
+            return 1.0, {}, 0.0
+        guarded, history = self.config.recipe.guarded, learner.history
+        last = SHARES.index(history[-1].share) if history else 0
+        shares = iter(SHARES[max(last - 1, 0) :])
+        for share in shares:
+            guard = self._agreed(learner, share, self.material.guard)
+            if not guarded or fallen(history[0].guard if history else guard, guard) <= self.config.allowed(guard):
                 break
-        return share, guard
+        score = weighted(self._agreed(learner, share, self.material.styled))
+        for smaller in shares if guarded and history else ():
+            here = weighted(self._agreed(learner, smaller, self.material.styled))
+            if here <= score:
+                break
+            share, score, guard = smaller, here, {}
+        return share, guard or self._agreed(learner, share, self.material.guard), score
+
+    def _agreed(self, learner: Learner, share: float, examples: Sequence[Example]) -> dict[str, float]:
+        """What `_guard` says at a share, the same in all processes."""
+        found = self._guard(learner, learner.toward(share), examples)
+        return dict(zip(found, learner.crew.agree(list(found.values()), learner.device), strict=True))
 
     def _probabilities(self, learner: Learner, weights: dict[str, Tensor]) -> list[np.ndarray]:
         """Class probabilities of the model with these weights on every flagged stack, float16."""
@@ -303,20 +314,20 @@ def _masks(voters: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Slices:
-    """Images (n, size, size), labels of the same shape, weights (n,)."""
+    """n images (size, size), labels of the same shape, weights (n,). Images and labels lie where they were: there may be many."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]
     weights: np.ndarray
 
     @staticmethod
     def none() -> _Slices:
-        return _Slices(np.zeros((0, 1, 1), np.float16), np.zeros((0, 1, 1), np.uint8), np.zeros(0, np.float32))
+        return _Slices((), (), np.zeros(0, np.float32))
 
     @staticmethod
     def of(examples: Sequence[Example]) -> _Slices:
-        images = np.concatenate([example.images for example in examples])
-        labels = np.concatenate([example.labels for example in examples])
+        images = [image for example in examples for image in example.images]
+        labels = [one for example in examples for one in example.labels]
         return _Slices(images, labels, np.ones(len(images), np.float32))
 
     def draw(self, count: int, generator: Generator) -> Tensor:
@@ -329,5 +340,5 @@ class _Slices:
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Float images (n, 1, size, size) and labels (n, size, size)."""
-        pick = index.numpy()
-        return torch.from_numpy(self.images[pick]).float()[:, None], torch.from_numpy(self.labels[pick])
+        images, labels = (np.stack([of[i] for i in index.tolist()]) for of in (self.images, self.labels))
+        return torch.from_numpy(images).float()[:, None], torch.from_numpy(labels)

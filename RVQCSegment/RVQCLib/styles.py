@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, fft
 
-FITTED = (0.015, 0.3)
-"""Radii, in parts of the sampling frequency, from which contrast, blur and noise are told."""
+FITTED = (0.015, 0.2)
+"""Radii, in parts of the sampling frequency, from which contrast, blur and noise are told: beyond, interpolation to the networks'
+pixels has made noise weaker."""
 COARSE = 0.065
 """Below it anatomy is stronger than any noise, and an image no less sharp than the fitted blur says."""
-FINE = 0.2
-"""Below it noise is as strong at every radius."""
 FLOOR = 3e-4
 """Power, in squared intensities of a pixel, so little that errors are not counted in parts of it: what a strong blur leaves at fine
 radii must not tell the contrast."""
@@ -95,13 +94,13 @@ def _fitted(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
 
     Noise fills up what a blur takes, so neither can be read alone: contrast, width of the blur and level of the noise are those
     at which ``contrast * blur(width)^2 * old + level`` is nearest to `new`. What this leaves is told apart ring by ring:
-    below the level gain, above it, at the finest radii, noise.
+    gain at coarser radii, noise at those that are finer than `FITTED`.
     """
     radius = _radius(old.shape[0])
     old = old.clamp(min=1e-9)
     contrast, width, level = _nearest(new, old, radius)
     sharp = contrast * _blur(radius, width)
-    noise = torch.where(radius < FINE, level, (new - sharp * old).clamp(min=0))
+    noise = torch.where(radius < FITTED[1], level, (new - sharp * old).clamp(min=0))
     gain = ((new - noise) / old).clamp(min=0)
     gain = torch.where(radius < COARSE, torch.maximum(gain, sharp), gain)
     return torch.minimum(gain, contrast).sqrt(), noise

@@ -12,6 +12,7 @@ import pytest
 from RVQCLib import adaptation
 from RVQCLib.adaptation import Refinement
 from RVQCLib.bundle import load_bundle
+from RVQCLib.guards import EpochRecord
 from RVQCLib.learner import Learner
 from RVQCLib.material import Material
 from RVQCLib.recipes import RefinementConfig
@@ -42,6 +43,34 @@ def test_the_score_is_of_guard_slices_with_the_new_look(
     monkeypatch.setattr(Refinement, "_guard", guard)
     (start,) = _run(refinement, monkeypatch)
     assert start.guard == dict.fromkeys(LABELS, 0.9) and start.score == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("kept", "new", "expected"),
+    [
+        ({1.0: 0.80, 0.7: 0.89, 0.5: 0.90, 0.35: 0.90, 0.25: 0.90}, (0.7, 0.8, 0.6, 0.5, 0.4), 0.7),
+        ({1.0: 0.80, 0.7: 0.89, 0.5: 0.90, 0.35: 0.90, 0.25: 0.90}, (0.9, 0.6, 0.7, 0.8, 0.7), 0.35),
+        ({1.0: 0.90, 0.7: 0.90, 0.5: 0.90, 0.35: 0.90, 0.25: 0.90}, (0.7, 0.6, 0.9, 0.9, 0.9), 1.0),
+        ({1.0: 0.50, 0.7: 0.50, 0.5: 0.50, 0.35: 0.50, 0.25: 0.50}, (0.9, 0.9, 0.9, 0.9, 0.6), 0.25),
+    ],
+)
+def test_a_candidate_goes_as_far_as_the_guard_bears_and_the_new_look_wins(
+    refinement: Refinement,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: dict[float, float],
+    new: tuple[float, ...],
+    expected: float,
+) -> None:
+    styled = dict(zip(adaptation.SHARES, new, strict=True))
+
+    def guard(self: Refinement, learner: Learner, share: float, examples: Any) -> dict[str, float]:
+        return dict.fromkeys(LABELS, (styled if examples is STYLED else kept)[share])
+
+    monkeypatch.setattr(Learner, "toward", lambda self, share: share)
+    monkeypatch.setattr(Refinement, "_guard", guard)
+    learner = Learner(refinement.config, refinement.models.segmenters[0], "cpu", lambda event: None)
+    learner.history = [EpochRecord(0, dict.fromkeys(LABELS, 0.9), 0.5, 0, 1.0)]
+    assert refinement._settle(learner) == (expected, dict.fromkeys(LABELS, kept[expected]), styled[expected])
 
 
 def test_a_candidate_is_compared_with_the_others_and_taught_by_those_before_it(
