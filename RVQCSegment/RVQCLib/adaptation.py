@@ -167,13 +167,15 @@ class Refinement:
             guard = self._agreed(learner, share, self.material.guard)
             if not guarded or fallen(history[0].guard if history else guard, guard) <= self.config.allowed(guard):
                 break
-        score = weighted(self._agreed(learner, share, self.material.styled))
+        borne, score = share, weighted(self._agreed(learner, share, self.material.styled))
         for smaller in shares if guarded and history else ():
             here = weighted(self._agreed(learner, smaller, self.material.styled))
             if here <= score:
                 break
-            share, score, guard = smaller, here, {}
-        return share, guard or self._agreed(learner, share, self.material.guard), score
+            share, score = smaller, here
+        if share != borne:
+            guard = self._agreed(learner, share, self.material.guard)
+        return share, guard, score
 
     def _agreed(self, learner: Learner, share: float, examples: Sequence[Example]) -> dict[str, float]:
         """What `_guard` says at a share, the same in all processes."""
